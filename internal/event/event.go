@@ -1,0 +1,196 @@
+// Package event holds the words that the stations of the flow share: Ping,
+// Delivery, Attempt, Outcome and User. It has no behaviour beyond them.
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"time"
+
+	"dispatchd/internal/orcid"
+)
+
+// Type says what an organisation is told about a researcher.
+type Type string
+
+// The types of events. One POST carries one type.
+const (
+	Created     Type = "CREATED"     // the researcher was affiliated with the organisation
+	Updated     Type = "UPDATED"     // the record changed
+	Deactivated Type = "DEACTIVATED" // reserved: the record was deactivated
+	Deprecated  Type = "DEPRECATED"  // reserved: the record was merged into another
+	Locked      Type = "LOCKED"      // reserved: ORCID locked the record
+	Test        Type = "PING"        // `org test`: never in a slot
+)
+
+// Channel is a way by which an organisation is told.
+type Channel string
+
+// The channels.
+const (
+	Webhook Channel = "webhook"
+	Email   Channel = "email"
+)
+
+// Channels lists every channel in the order people see them.
+var Channels = [...]Channel{Webhook, Email}
+
+// Ping is one accepted ping of ORCID: "this record changed".
+type Ping struct {
+	Credential string // our name of the credential whose callback URL was called
+	ORCID      orcid.ID
+	AcceptedAt time.Time // microseconds count
+	CaughtUp   bool      // found by a catch-up search, not sent by ORCID
+}
+
+// Delivery is one claimed slot: the news of one type for one organisation,
+// channel and researcher, held under a lease until its attempt is finished.
+type Delivery struct {
+	Org     string
+	Channel Channel
+	ORCID   orcid.ID
+	Type    Type
+	// Generation is the slot's generation when it was claimed. News that comes
+	// during the attempt raises the slot's, and finish sees the difference.
+	Generation int64
+	// Token is the unique claim token; only its holder may finish.
+	Token string
+	// Attempt is the number of this attempt, counted from 1.
+	Attempt int
+	// FirstAttemptAt is when the first attempt of this delivery began; zero
+	// when this is the first.
+	FirstAttemptAt time.Time
+	CreatedAt      time.Time // when the affiliation was made; zero unless Type is Created
+	FirstAt        time.Time // when the first ping of the slot was accepted
+	LatestAt       time.Time // when the latest ping of the slot was accepted
+	LeaseEnd       time.Time // an attempt must not begin with less than its timeout left
+}
+
+// ID returns the webhook-id of the delivery: the same for every attempt of a
+// claimed generation, also after a restart, and different for any other.
+func (d Delivery) ID() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s\x00%d", d.Org, d.Channel, d.ORCID, d.Type, d.Generation))
+	return "msg_" + base64.RawURLEncoding.EncodeToString(sum[:18])
+}
+
+// Result says what became of an attempt.
+type Result string
+
+// The results of an attempt.
+const (
+	Delivered Result = "delivered" // the receiver took it
+	Retry     Result = "retry"     // to be tried again at Outcome.RetryAt
+	Dead      Result = "dead"      // attempts used up, or refused for good
+	Cancelled Result = "cancelled" // nobody is to be told any more (user left, channel disabled)
+	// Released gives the slot back untouched and due at RetryAt; no attempt is
+	// counted (shutdown, no time left in the lease, unknown secret).
+	Released Result = "released"
+)
+
+// Attempt is one try as it is kept in the attempt log. It holds no secret.
+type Attempt struct {
+	DeliveryID string        `json:"delivery_id"`
+	ORCID      orcid.ID      `json:"orcid"`
+	Channel    Channel       `json:"channel"`
+	Type       Type          `json:"type"`
+	Number     int           `json:"attempt"`
+	Start      time.Time     `json:"start"`
+	Duration   time.Duration `json:"duration_ns"`
+	Status     int           `json:"status,omitempty"`  // HTTP or SMTP status; 0 when there was no answer
+	Error      string        `json:"error,omitempty"`   // words for people; empty on success
+	Excerpt    string        `json:"excerpt,omitempty"` // failures only: ≤ 512 bytes of the answer, secrets replaced
+	Result     Result        `json:"result"`
+}
+
+// Outcome is what an attempt means for its slot and its channel. It is made by
+// one pure function (package deliver) and applied by the organisation's actor.
+type Outcome struct {
+	Result  Result
+	RetryAt time.Time // when Result is Retry or Released
+	Attempt Attempt
+	// HoldUntil asks to hold the whole channel of the organisation (429 or 503
+	// with Retry-After); zero asks nothing.
+	HoldUntil time.Time
+	// Suspend, when not empty, is the reason to suspend the channel (410).
+	Suspend string
+	// TimedOut says that the attempt ran into the channel's timeout; such
+	// organisations get one place each until an attempt does not.
+	TimedOut bool
+	// Reached says that the receiver itself answered; a failure that did not
+	// reach it and one that did both count for the breaker, a cancelled or
+	// released attempt does not.
+	Reached bool
+}
+
+// User is one researcher: who is told about them, and what is registered at
+// ORCID for them. It is the truth that registrations are computed from.
+type User struct {
+	ORCID         orcid.ID
+	LastPing      time.Time // seconds; zero when none came yet
+	Affiliations  []Affiliation
+	Registrations []Registration
+}
+
+// Affiliation joins a user to one organisation. The personal data is what that
+// organisation gave, and only it is told.
+type Affiliation struct {
+	Org   string
+	Email string
+	EPPN  string
+	Name  string
+	// AffiliatedAt is when the affiliation was made (seconds).
+	AffiliatedAt time.Time
+	// Announce asks for a CREATED event that is not in the intake log yet.
+	Announce bool
+}
+
+// RegState is where a registration stands between us and ORCID.
+type RegState uint8
+
+// The states of a registration. An intent (Putting, Deleting) is durable
+// before its request is sent, so that a crash between ORCID's answer and our
+// note of it is repaired by sending it again.
+const (
+	RegNone     RegState = iota // no row at ORCID that we know of
+	RegPutting                  // a PUT was or is about to be sent
+	RegAlive                    // ORCID confirmed the row as ours
+	RegDeleting                 // a DELETE was or is about to be sent
+	RegRefused                  // ORCID refuses for good (unknown iD …); tried again only on request
+)
+
+// String returns the word that metrics and people see.
+func (s RegState) String() string {
+	switch s {
+	case RegNone:
+		return "none"
+	case RegPutting:
+		return "putting"
+	case RegAlive:
+		return "alive"
+	case RegDeleting:
+		return "deleting"
+	case RegRefused:
+		return "refused"
+	}
+	return "state-" + strconv.Itoa(int(s))
+}
+
+// Registration is the webhook row that a credential holds, or is to hold, at
+// ORCID for one user.
+type Registration struct {
+	Credential string
+	State      RegState
+	// Epoch counts re-registrations; it is part of the callback URL.
+	Epoch int
+	// Base names the entry of the base table (public_url, client id, callback
+	// key id) that the URL was built from, so that any old URL can be rebuilt.
+	Base int
+	// Changed is when State was entered (seconds).
+	Changed time.Time
+	// Tries counts failed requests since Changed.
+	Tries int
+	// Status is ORCID's last answer that was not a success; 0 when none.
+	Status int
+}

@@ -1,0 +1,308 @@
+// Package org says what an organisation is: its settings, what makes them
+// valid, and what the daemon did to it at run time. It reads and writes nothing.
+package org
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/secret"
+)
+
+// Owner says who may change an organisation's settings.
+type Owner string
+
+// The owners. An organisation in the configuration file is changed there only.
+const (
+	OwnedByFile Owner = "file"
+	OwnedByAPI  Owner = "api"
+)
+
+// Organisation is whoever is told.
+type Organisation struct {
+	ID               string // slug, see ValidID
+	Name             string
+	Credential       string // our name of the ORCID credential that serves it
+	TechnicalContact string // e-mail address
+	Timezone         string // IANA name; empty means UTC
+	Webhook          Webhook
+	Email            Email
+	API              API
+	Owner            Owner
+	// Concurrency is how many deliveries may run at once per channel; 0 means
+	// the daemon's default (delivery.concurrency).
+	Concurrency int
+	// Suspensions holds the channels that the daemon or an operator stopped.
+	Suspensions []Suspension
+}
+
+// Webhook is how an organisation is told by HTTP.
+type Webhook struct {
+	Enabled     bool
+	URL         string
+	AppendORCID bool
+	APIKey      secret.Text // header apikey
+	// SigningSecret is "whsec_" and base64, as Standard Webhooks writes it.
+	SigningSecret secret.Text
+	// OldSigningSecret also signs while a rotation is under way; empty otherwise.
+	OldSigningSecret secret.Text
+	Headers          map[string]string
+	Payload          Payload
+	Events           []event.Type // nil means CREATED and UPDATED
+}
+
+// Payload is the form of the JSON body.
+type Payload string
+
+// The payloads. Hub is exactly the Hub's fields and naive times.
+const (
+	PayloadStandard Payload = "standard"
+	PayloadHub      Payload = "hub"
+)
+
+// Email is how an organisation is told by e-mail.
+type Email struct {
+	Enabled    bool
+	Address    string // empty means the technical contact
+	CC         bool   // with Address set: also to the technical contact
+	Mode       Mode
+	Monthly    bool
+	MaxPerHour int // 0 means 20
+}
+
+// Mode is how often e-mail is sent.
+type Mode string
+
+// The modes.
+const (
+	Each   Mode = "each"
+	Daily  Mode = "daily"
+	Weekly Mode = "weekly"
+)
+
+// API is the organisation's client of the Hub-compatible API.
+type API struct {
+	ClientID     string
+	ClientSecret secret.Text // hashed at rest
+}
+
+// Suspension is a channel that was stopped at run time. Registrations stay,
+// deliveries wait.
+type Suspension struct {
+	Channel event.Channel
+	Reason  string
+	Since   time.Time
+}
+
+// Enabled reports whether a person configured the channel to be used.
+func (o *Organisation) Enabled(ch event.Channel) bool {
+	switch ch {
+	case event.Webhook:
+		return o.Webhook.Enabled
+	case event.Email:
+		return o.Email.Enabled
+	}
+	return false
+}
+
+// AnyEnabled reports whether any channel is enabled: then its users are wanted
+// at ORCID.
+func (o *Organisation) AnyEnabled() bool { return o.Webhook.Enabled || o.Email.Enabled }
+
+// Wants reports whether the organisation is told of this type on this channel.
+// E-mail tells of every type.
+func (o *Organisation) Wants(ch event.Channel, t event.Type) bool {
+	if !o.Enabled(ch) {
+		return false
+	}
+	if ch != event.Webhook || o.Webhook.Events == nil {
+		return true
+	}
+	return slices.Contains(o.Webhook.Events, t)
+}
+
+// Recipient returns the address that e-mail goes to.
+func (o *Organisation) Recipient() string {
+	if o.Email.Address != "" {
+		return o.Email.Address
+	}
+	return o.TechnicalContact
+}
+
+var idRE = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$`)
+
+// ValidID reports whether s can be an organisation's id: 1 to 64 lower-case
+// letters, digits and inner hyphens.
+func ValidID(s string) bool { return idRE.MatchString(s) }
+
+// Problem is one thing wrong with an organisation's settings; Key is the TOML
+// key below [[organisation]], for example "webhook.url".
+type Problem struct {
+	Key string
+	Why string
+}
+
+// Error implements error.
+func (p Problem) Error() string { return p.Key + ": " + p.Why }
+
+// ErrInvalid is what Validate's error wraps.
+var ErrInvalid = errors.New("invalid organisation")
+
+// Invalid lists all problems of an organisation at once.
+type Invalid struct{ Problems []Problem }
+
+// Error implements error; it lists every problem.
+func (e *Invalid) Error() string {
+	texts := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		texts[i] = p.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap makes errors.Is(err, ErrInvalid) true.
+func (e *Invalid) Unwrap() error { return ErrInvalid }
+
+// Validate checks the settings by themselves, without looking anything up. It
+// returns nil or an *Invalid with every problem.
+func (o *Organisation) Validate() error {
+	var e Invalid
+	add := func(key, format string, args ...any) {
+		e.Problems = append(e.Problems, Problem{key, fmt.Sprintf(format, args...)})
+	}
+	if !ValidID(o.ID) {
+		add("id", "must be 1 to 64 lower-case letters, digits and inner hyphens (got %q)", o.ID)
+	}
+	if strings.TrimSpace(o.Name) == "" {
+		add("name", "must not be empty")
+	} else if hasControl(o.Name) || len(o.Name) > 200 {
+		add("name", "must have at most 200 bytes and no control characters")
+	}
+	checkAddress := func(key, addr string) {
+		if a, err := mail.ParseAddress(addr); err != nil || a.Address != addr || hasControl(addr) {
+			add(key, "is not a plain e-mail address (got %q)", addr)
+		}
+	}
+	if o.TechnicalContact != "" {
+		checkAddress("technical_contact", o.TechnicalContact)
+	}
+	if o.Timezone != "" {
+		if _, err := time.LoadLocation(o.Timezone); err != nil || o.Timezone == "Local" {
+			add("timezone", "is not an IANA time zone (got %q)", o.Timezone)
+		}
+	}
+	if o.Webhook.URL != "" {
+		if err := ValidURL(o.Webhook.URL); err != nil {
+			add("webhook.url", "%s", err.Error())
+		}
+	} else if o.Webhook.Enabled {
+		add("webhook.url", "must be set while webhook.enabled is true")
+	}
+	if k := o.Webhook.APIKey.Reveal(); hasControl(k) || len(k) > 1024 {
+		add("webhook.apikey", "must have at most 1024 bytes and no control characters")
+	}
+	for name, value := range o.Webhook.Headers {
+		if !validHeaderName(name) {
+			add("webhook.headers", "%q is not a header name, or one that the daemon sets itself", name)
+		}
+		if hasControl(value) {
+			add("webhook.headers", "the value of %q has control characters", name)
+		}
+	}
+	switch o.Webhook.Payload {
+	case "", PayloadStandard, PayloadHub:
+	default:
+		add("webhook.payload", `must be "standard" or "hub" (got %q)`, o.Webhook.Payload)
+	}
+	for _, t := range o.Webhook.Events {
+		switch t {
+		case event.Created, event.Updated, event.Deactivated, event.Deprecated, event.Locked:
+		default:
+			add("webhook.events", "unknown event %q", t)
+		}
+	}
+	if o.Email.Address != "" {
+		checkAddress("email.address", o.Email.Address)
+	}
+	if o.Email.Enabled && o.Recipient() == "" {
+		add("email.address", "must be set, or technical_contact, while email.enabled is true")
+	}
+	switch o.Email.Mode {
+	case "", Each, Daily, Weekly:
+	default:
+		add("email.mode", `must be "each", "daily" or "weekly" (got %q)`, o.Email.Mode)
+	}
+	if o.Email.MaxPerHour < 0 {
+		add("email.max_per_hour", "must not be negative (got %d)", o.Email.MaxPerHour)
+	}
+	if o.Concurrency < 0 || o.Concurrency > 1024 {
+		add("concurrency", "must be 0 to 1024 (got %d)", o.Concurrency)
+	}
+	if len(e.Problems) == 0 {
+		return nil
+	}
+	return &e
+}
+
+// ValidURL checks where an organisation wants to be told: absolute, http or
+// https, a host, no user info, no fragment, no control characters, at most
+// 2048 bytes. Whether the address may be reached is decided when dialling.
+func ValidURL(raw string) error {
+	if hasControl(raw) || strings.ContainsAny(raw, " \t") {
+		return errors.New("must not have spaces or control characters")
+	}
+	if len(raw) > 2048 {
+		return fmt.Errorf("must have at most 2048 bytes (got %d)", len(raw))
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return errors.New("is not a URL")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("must start with https:// or http:// (got scheme %q)", u.Scheme)
+	case u.Hostname() == "":
+		return errors.New("must name a host")
+	case u.User != nil:
+		return errors.New("must not have a user name or password; use webhook.headers or webhook.apikey")
+	case u.Fragment != "":
+		return errors.New("must not have a #fragment")
+	}
+	if p := u.Port(); p != "" {
+		if _, err := net.LookupPort("tcp", p); err != nil {
+			return fmt.Errorf("has no valid port (got %q)", p)
+		}
+	}
+	return nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f || r >= 0x80 && r < 0xa0 })
+}
+
+var ownHeaders = []string{
+	"content-type", "content-length", "host", "user-agent", "transfer-encoding", "connection", "apikey",
+	"webhook-id", "webhook-timestamp", "webhook-signature", "te", "trailer", "upgrade", "expect", "accept-encoding",
+}
+
+func validHeaderName(s string) bool {
+	if s == "" || slices.Contains(ownHeaders, strings.ToLower(s)) {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
+			continue
+		}
+		return false
+	}
+	return true
+}

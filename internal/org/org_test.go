@@ -1,0 +1,81 @@
+package org
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"dispatchd/internal/event"
+)
+
+func good() Organisation {
+	return Organisation{
+		ID: "uni-a", Name: "University A", TechnicalContact: "it@uni-a.example",
+		Webhook: Webhook{Enabled: true, URL: "https://uni-a.example/orcid"},
+	}
+}
+
+func TestValidateNamesEveryBadKey(t *testing.T) {
+	t.Parallel()
+	if o := good(); o.Validate() != nil {
+		t.Fatalf("a good organisation is refused: %v", o.Validate())
+	}
+	for key, spoil := range map[string]func(*Organisation){
+		"id":                 func(o *Organisation) { o.ID = "Uni A" },
+		"name":               func(o *Organisation) { o.Name = " " },
+		"technical_contact":  func(o *Organisation) { o.TechnicalContact = "IT <it@uni-a.example>" },
+		"timezone":           func(o *Organisation) { o.Timezone = "Mars/Olympus" },
+		"webhook.url":        func(o *Organisation) { o.Webhook.URL = "" },
+		"webhook.apikey":     func(o *Organisation) { o.Webhook.APIKey = "a\r\nX-Evil: 1" },
+		"webhook.headers":    func(o *Organisation) { o.Webhook.Headers = map[string]string{"Webhook-Signature": "v1,x"} },
+		"webhook.payload":    func(o *Organisation) { o.Webhook.Payload = "xml" },
+		"webhook.events":     func(o *Organisation) { o.Webhook.Events = []event.Type{"BORN"} },
+		"email.address":      func(o *Organisation) { o.Email.Address = "a@b\nBcc: x@y" },
+		"email.mode":         func(o *Organisation) { o.Email.Mode = "hourly" },
+		"email.max_per_hour": func(o *Organisation) { o.Email.MaxPerHour = -1 },
+		"concurrency":        func(o *Organisation) { o.Concurrency = -1 },
+	} {
+		o := good()
+		spoil(&o)
+		err := o.Validate()
+		if !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), key+":") {
+			t.Errorf("%s: got %v", key, err)
+		}
+	}
+	bad := Organisation{Webhook: Webhook{Enabled: true}}
+	var invalid *Invalid
+	if !errors.As(bad.Validate(), &invalid) || len(invalid.Problems) != 3 {
+		t.Errorf("all problems at once: %v", bad.Validate())
+	}
+}
+
+func TestValidURL(t *testing.T) {
+	t.Parallel()
+	for _, u := range []string{"https://a.example/x?y=1", "http://127.0.0.1:8080", "https://[2001:db8::1]/"} {
+		if err := ValidURL(u); err != nil {
+			t.Errorf("%s refused: %v", u, err)
+		}
+	}
+	for _, u := range []string{
+		"ftp://a.example", "file:///etc/passwd", "//a.example", "a.example/x", "https://", "https://u:p@a.example/",
+		"https://a.example/\r\nX: 1", "https://a.example/#f", "https://a.example:99999/", "https://a b.example/",
+		"https://a.example/" + strings.Repeat("x", 2048), "javascript:alert(1)",
+	} {
+		if ValidURL(u) == nil {
+			t.Errorf("%q was accepted", u)
+		}
+	}
+}
+
+func TestWantsFollowsEventsAndChannels(t *testing.T) {
+	t.Parallel()
+	o := good()
+	o.Webhook.Events = []event.Type{event.Created}
+	if !o.Wants(event.Webhook, event.Created) || o.Wants(event.Webhook, event.Updated) || o.Wants(event.Email, event.Updated) {
+		t.Error("webhook.events or email.enabled is not followed")
+	}
+	o.Email.Enabled = true
+	if !o.Wants(event.Email, event.Updated) {
+		t.Error("enabled e-mail does not want UPDATED")
+	}
+}
