@@ -127,7 +127,10 @@ type Outcome struct {
 // User is one researcher: who is told about them, and what is registered at
 // ORCID for them. It is the truth that registrations are computed from.
 type User struct {
-	ORCID         orcid.ID
+	ORCID orcid.ID
+	// Version is opaque: what the store compares before it writes the record
+	// back; empty when there is no record yet.
+	Version       string
 	LastPing      time.Time // seconds; zero when none came yet
 	Affiliations  []Affiliation
 	Registrations []Registration
@@ -193,4 +196,8 @@ type Registration struct {
 	Tries int
 	// Status is ORCID's last answer that was not a success; 0 when none.
 	Status int
+	// RetryAt is when the request of State may be sent again after a failed one
+	// (seconds): the back-off or ORCID's Retry-After, whichever is later. Zero
+	// means at once.
+	RetryAt time.Time
 }

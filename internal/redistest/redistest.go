@@ -1,0 +1,136 @@
+// Package redistest runs a real redis-server for tests, one process per server,
+// on loopback and in a temporary directory, and can do to it what happens to
+// real ones: stop, kill -9, freeze, restart.
+package redistest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+// Server is one redis-server process.
+type Server struct {
+	Addr string // host:port
+	Dir  string
+	args []string
+	cmd  *exec.Cmd
+	done chan error
+}
+
+// Start runs a redis-server with AOF (everysec) and noeviction; extra arguments
+// come last and win. The test fails, never skips, when redis-server is missing.
+func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s, err := New(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// New is Start outside of a test; the caller stops it with Kill.
+func New(dir string, args ...string) (*Server, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: "127.0.0.1:" + strconv.Itoa(port), Dir: dir}
+	s.args = append([]string{
+		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes",
+		"--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--hash-max-listpack-value", "1024",
+		"--loglevel", "warning", "--logfile", filepath.Join(dir, "redis.log"), "--enable-debug-command", "yes",
+	}, args...)
+	return s, s.Restart()
+}
+
+func freePort() (int, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+// URL returns the redis:// URL of the server.
+func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
+
+// Restart starts the process (again) and waits until it answers.
+func (s *Server) Restart() error {
+	cmd := exec.Command("redis-server", s.args...) //nolint:gosec // a test starts what it names
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start redis-server (apt-get install redis-server): %w", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	s.cmd, s.done = cmd, done
+	rdb := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, DisableIdentity: true})
+	defer rdb.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if rdb.Ping(ctx).Err() == nil {
+			return nil
+		}
+		select {
+		case err := <-done:
+			done <- err
+			log, rerr := os.ReadFile(filepath.Join(s.Dir, "redis.log"))
+			return errors.Join(fmt.Errorf("redis-server ended: %w\n%s", err, log), rerr)
+		case <-ctx.Done():
+			return errors.New("redis-server does not answer")
+		case <-tick.C:
+		}
+	}
+}
+
+// Kill ends the process with SIGKILL and waits until it is gone.
+func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+
+// Stop ends the process with SIGTERM and waits until it is gone.
+func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+
+func (s *Server) end(sig syscall.Signal) {
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	// A frozen process takes no SIGTERM; an ended one takes no signal at all.
+	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	_ = s.cmd.Process.Signal(sig)
+	s.done <- <-s.done
+}
+
+// Freeze stops the process without ending it; Thaw lets it go on.
+func (s *Server) Freeze() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (s *Server) Thaw() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Client returns a plain client, closed with the test.
+func (s *Server) Client(t testing.TB) *redis.Client {
+	t.Helper()
+	rdb := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, DisableIdentity: true})
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+// Embedded runs miniredis and returns its URL.
+func Embedded(t testing.TB) string {
+	t.Helper()
+	return "redis://" + miniredis.RunT(t).Addr() + "/0"
+}

@@ -1,0 +1,266 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+)
+
+// Kind says what an item of the intake log is.
+type Kind byte
+
+// The kinds of items.
+const (
+	KindPing     Kind = 'p' // ORCID's ping: Subject is the credential
+	KindCaughtUp Kind = 's' // found by a catch-up search: Subject is the credential
+	KindCreated  Kind = 'c' // an affiliation to announce: Subject is the organisation
+)
+
+// Item is one line of the intake log.
+type Item struct {
+	Kind    Kind
+	Subject string
+	ORCID   orcid.ID
+	At      time.Time // accepted at, microseconds
+}
+
+// Entry is one group commit of the intake log.
+type Entry struct {
+	Lane  int
+	ID    string // of the stream, milliseconds-sequence
+	Items []Item
+}
+
+// Committed is when Redis took the entry.
+func (e Entry) Committed() time.Time {
+	ms, _, _ := strings.Cut(e.ID, "-")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
+}
+
+type logScripts struct {
+	append, remove *script
+	nextLane       *atomic.Uint32
+}
+
+func newLogScripts() logScripts {
+	return logScripts{
+		// append: KEYS mark, log, ledger; ARGV mark, lines, pings, caught up,
+		// created. Returns the id of the entry.
+		append: newScript("append", 0, `
+local id = redis.call('XADD', KEYS[2], '*', 'd', ARGV[2])
+if ARGV[3] ~= '0' then redis.call('HINCRBY', KEYS[3], 'accepted', ARGV[3]) end
+if ARGV[4] ~= '0' then redis.call('HINCRBY', KEYS[3], 'caught_up', ARGV[4]) end
+if ARGV[5] ~= '0' then redis.call('HINCRBY', KEYS[3], 'announced', ARGV[5]) end
+return id
+`),
+		// remove: KEYS mark, log, ledger; ARGV mark, then per entry: id and the
+		// counts to add once: processed, unknown, not_wanted, no_organisation,
+		// told (pings with at least one target), announced_processed.
+		// Returns how many entries were there.
+		remove: newScript("remove", allowOOM|fenced, `
+local removed = 0
+local names = {'processed', 'unknown', 'not_wanted', 'no_organisation', 'told', 'announced_processed'}
+for i = 2, #ARGV, 7 do
+  if redis.call('XDEL', KEYS[2], ARGV[i]) == 1 then
+    removed = removed + 1
+    for j = 1, 6 do
+      if ARGV[i + j] ~= '0' then redis.call('HINCRBY', KEYS[3], names[j], ARGV[i + j]) end
+    end
+  end
+end
+return removed
+`),
+		nextLane: new(atomic.Uint32),
+	}
+}
+
+// Append durably appends the pings to the intake log as one entry and returns
+// when Redis has it. After an error that wraps ErrAway it may or may not be
+// there; appending again is harmless, since pings coalesce.
+func (s *Store) Append(ctx context.Context, pings []event.Ping) error {
+	items := make([]Item, len(pings))
+	for i, p := range pings {
+		items[i] = Item{KindPing, p.Credential, p.ORCID, p.AcceptedAt}
+		if p.CaughtUp {
+			items[i].Kind = KindCaughtUp
+		}
+	}
+	return s.AppendItems(ctx, items)
+}
+
+// Announce durably asks for a CREATED event for each affiliation.
+func (s *Store) Announce(ctx context.Context, org string, ids []orcid.ID, at time.Time) error {
+	items := make([]Item, len(ids))
+	for i, id := range ids {
+		items[i] = Item{KindCreated, org, id, at}
+	}
+	return s.AppendItems(ctx, items)
+}
+
+// AppendItems appends one entry to the next lane.
+func (s *Store) AppendItems(ctx context.Context, items []Item) error {
+	lane := int(s.scripts.nextLane.Add(1) % Lanes)
+	var count [3]int
+	lines := make([]byte, 0, 64*len(items))
+	for _, it := range items {
+		switch it.Kind {
+		case KindPing:
+			count[0]++
+		case KindCaughtUp:
+			count[1]++
+		case KindCreated:
+			count[2]++
+		default:
+			return fmt.Errorf("append to the intake log: unknown kind %q", it.Kind)
+		}
+		lines = append(lines, byte(it.Kind), ' ')
+		lines = strconv.AppendUint(lines, it.ORCID.Base(), 10)
+		lines = append(lines, ' ')
+		lines = strconv.AppendInt(lines, it.At.UnixMicro(), 10)
+		lines = append(lines, ' ')
+		lines = append(lines, it.Subject...)
+		lines = append(lines, '\n')
+	}
+	c := &call{
+		script: s.scripts.append, mark: s.keys.laneMark(lane),
+		keys: []string{s.keys.log(lane), s.keys.laneLedger(lane)},
+		args: []any{lines, count[0], count[1], count[2]},
+	}
+	if err := s.do(ctx, c); err != nil {
+		return fmt.Errorf("append to the intake log: %w", err)
+	}
+	return nil
+}
+
+func parseItems(lines []byte) ([]Item, error) {
+	items := make([]Item, 0, bytes.Count(lines, []byte{'\n'}))
+	for len(lines) > 0 {
+		line, rest, ok := bytes.Cut(lines, []byte{'\n'})
+		lines = rest
+		parts := bytes.SplitN(line, []byte{' '}, 4)
+		if !ok || len(parts) != 4 || len(parts[0]) != 1 {
+			return nil, fmt.Errorf("intake log line %q is damaged", line)
+		}
+		base, err := strconv.ParseUint(string(parts[1]), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
+		}
+		id, err := orcid.FromBase(base)
+		if err != nil {
+			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
+		}
+		us, err := strconv.ParseInt(string(parts[2]), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
+		}
+		items = append(items, Item{Kind(parts[0][0]), string(parts[3]), id, time.UnixMicro(us).UTC()})
+	}
+	return items, nil
+}
+
+// ReadLog returns up to count entries of a lane after the given id ("" from the
+// beginning), oldest first.
+func (s *Store) ReadLog(ctx context.Context, lane int, after string, count int) ([]Entry, error) {
+	if err := s.guard.Err(); err != nil {
+		return nil, err
+	}
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	began := time.Now()
+	msgs, err := s.rdb.XRangeN(ctx, s.keys.log(lane), from, "+", int64(count)).Result()
+	err = s.classify(ctx, "read the intake log", err)
+	s.metrics.observe("read", time.Since(began), err)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Entry, 0, len(msgs))
+	for _, m := range msgs {
+		lines, ok := m.Values["d"].(string)
+		if !ok {
+			return nil, fmt.Errorf("intake log entry %s is damaged: no lines", m.ID)
+		}
+		items, err := parseItems([]byte(lines))
+		if err != nil {
+			return nil, fmt.Errorf("intake log entry %s: %w", m.ID, err)
+		}
+		out = append(out, Entry{Lane: lane, ID: m.ID, Items: items})
+	}
+	return out, nil
+}
+
+// Processed is what became of the pings of one entry, for the ledger.
+type Processed struct {
+	ID string
+	// Pings = Unknown + NotWanted + NoOrganisation + Told.
+	Pings, Unknown, NotWanted, NoOrganisation, Told int
+	Announced                                       int
+}
+
+// RemoveEntries removes entries that every partition took, and counts them
+// exactly once, however often it is called.
+func (s *Store) RemoveEntries(ctx context.Context, lane int, list []Processed) error {
+	if len(list) == 0 {
+		return nil
+	}
+	c := &call{script: s.scripts.remove, mark: s.keys.laneMark(lane), keys: []string{s.keys.log(lane), s.keys.laneLedger(lane)}}
+	for _, p := range list {
+		c.args = append(c.args, p.ID, p.Pings, p.Unknown, p.NotWanted, p.NoOrganisation, p.Told, p.Announced)
+	}
+	if err := s.do(ctx, c); err != nil {
+		return fmt.Errorf("remove from the intake log: %w", err)
+	}
+	return nil
+}
+
+// TrimApplied forgets which entries of a lane the partitions have applied, up
+// to but not including the given time. Only entries that are gone from the log
+// may be forgotten, or they would be applied again.
+func (s *Store) TrimApplied(ctx context.Context, lane int, before time.Time) error {
+	if err := s.guard.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	limit := "(" + strconv.FormatInt(before.UnixMilli(), 10)
+	for p := range Partitions {
+		pipe.ZRemRangeByScore(ctx, s.keys.applied(p, lane), "-inf", limit)
+	}
+	cmds, err := pipe.Exec(ctx)
+	for _, c := range cmds {
+		if err == nil {
+			err = c.Err()
+		}
+	}
+	return s.classify(ctx, "trim what was applied", err)
+}
+
+// LogLength returns how many entries the intake log has over all lanes.
+func (s *Store) LogLength(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	var total int64
+	for l := range Lanes {
+		n, err := s.rdb.XLen(ctx, s.keys.log(l)).Result()
+		if err != nil {
+			return 0, s.classify(ctx, "measure the intake log", err)
+		}
+		total += n
+	}
+	return total, nil
+}

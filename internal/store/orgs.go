@@ -1,0 +1,5 @@
+package store
+
+type orgScripts struct{}
+
+func newOrgScripts() orgScripts { return orgScripts{} }

@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // EVALSHA names scripts by SHA-1; nothing is secured by it
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Errors of every call. The text of Redis stays in the wrapped message.
+var (
+	// ErrForgot says that this Redis is not the one we know: emptied, rolled
+	// back, or another database. Only `recover --accept-loss` ends it.
+	ErrForgot = errors.New("redis forgot: its mark is not ours")
+	// ErrFenced says that another dispatchd has taken this Redis over since we
+	// started; nothing was written.
+	ErrFenced = errors.New("fenced: another dispatchd has taken over")
+	// ErrAway says that Redis did not or could not do it now: down, frozen,
+	// LOADING, READONLY, out of memory. The outcome may be unknown.
+	ErrAway = errors.New("redis is away")
+)
+
+// script is one Lua script. Every script begins by comparing the mark of its
+// partition (KEYS[1]) with ours (ARGV[1]), so that a Redis that forgot is found
+// by the very call that would have trusted it.
+type script struct {
+	name     string
+	allowOOM bool // may run on a full server, because it drains it
+	fenced   bool // refuses when another daemon has taken over
+	body     string
+
+	text [2]string // as sent to Redis, to miniredis
+	sha  [2]string
+}
+
+const markPrelude = `
+local mark = redis.call('GET', KEYS[1])
+if mark ~= ARGV[1] then
+  if not mark or string.match(mark, '^[^:]*') ~= string.match(ARGV[1], '^[^:]*') then
+    return {err = 'FORGOT this redis has not our mark'}
+  end
+  if FENCED then return {err = 'FENCED another dispatchd has taken over'} end
+end
+`
+
+// newScript prepares a script. The body finds its keys from KEYS[2] on and its
+// arguments from ARGV[2] on.
+func newScript(name string, flags scriptFlags, body string) *script {
+	s := &script{name: name, allowOOM: flags&allowOOM != 0, fenced: flags&fenced != 0, body: body}
+	text := "local FENCED = " + fmt.Sprint(s.fenced) + markPrelude + body
+	shebang := "#!lua\n"
+	if s.allowOOM {
+		shebang = "#!lua flags=allow-oom\n"
+	}
+	s.text = [2]string{shebang + text, text} // miniredis does not know the shebang
+	for i, t := range s.text {
+		sum := sha1.Sum([]byte(t)) //nolint:gosec // see the import
+		s.sha[i] = hex.EncodeToString(sum[:])
+	}
+	return s
+}
+
+type scriptFlags int
+
+const (
+	allowOOM scriptFlags = 1 << iota
+	fenced
+)
+
+// call is one script run in one partition (or lane, or the global one), named
+// by its mark key.
+type call struct {
+	script *script
+	keys   []string // KEYS[2:]; KEYS[1] is mark
+	args   []any    // ARGV[2:]; ARGV[1] is our mark
+	mark   string
+
+	res any
+	err error
+}
+
+// do runs the calls in one pipeline and fills in their results. It returns the
+// first error; each call carries its own. A script that Redis does not know
+// (restart, SCRIPT FLUSH) has not run and is sent again whole.
+func (s *Store) do(ctx context.Context, calls ...*call) error {
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := s.guard.Err(); err != nil {
+		for _, c := range calls {
+			c.err = err
+		}
+		return err
+	}
+	return s.doUnguarded(ctx, calls...)
+}
+
+// doUnguarded is do for the few calls that make a Redis ours.
+func (s *Store) doUnguarded(ctx context.Context, calls ...*call) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	began := time.Now()
+	send := func(list []*call, whole bool) {
+		if len(list) == 1 {
+			c := list[0]
+			cmd := redis.NewCmd(ctx, s.command(c, whole)...)
+			err := s.rdb.Process(ctx, cmd)
+			c.res, c.err = cmd.Val(), s.classify(ctx, c.script.name, err)
+			return
+		}
+		pipe := s.rdb.Pipeline()
+		cmds := make([]*redis.Cmd, len(list))
+		for i, c := range list {
+			cmds[i] = redis.NewCmd(ctx, s.command(c, whole)...)
+			if err := pipe.Process(ctx, cmds[i]); err != nil {
+				cmds[i].SetErr(err)
+			}
+		}
+		// The errors are taken one by one below; Exec returns the first of them.
+		_, execErr := pipe.Exec(ctx)
+		for i, c := range list {
+			err := cmds[i].Err()
+			if err == nil && execErr != nil && cmds[i].Val() == nil {
+				err = execErr
+			}
+			c.res, c.err = cmds[i].Val(), s.classify(ctx, c.script.name, err)
+		}
+	}
+	send(calls, false)
+	var unknown []*call
+	for _, c := range calls {
+		if errors.Is(c.err, errNoScript) {
+			unknown = append(unknown, c)
+		}
+	}
+	if len(unknown) > 0 {
+		send(unknown, true)
+	}
+	var first error
+	for _, c := range calls {
+		if c.err != nil && first == nil {
+			first = c.err
+		}
+	}
+	s.metrics.observe(calls[0].script.name, time.Since(began), first)
+	return first
+}
+
+func (s *Store) command(c *call, whole bool) []any {
+	which := 0
+	if s.embedded {
+		which = 1
+	}
+	out := make([]any, 0, 5+len(c.keys)+len(c.args))
+	if whole {
+		out = append(out, "EVAL", c.script.text[which])
+	} else {
+		out = append(out, "EVALSHA", c.script.sha[which])
+	}
+	out = append(out, len(c.keys)+1, c.mark)
+	for _, k := range c.keys {
+		out = append(out, k)
+	}
+	out = append(out, s.guard.Mark())
+	return append(out, c.args...)
+}
+
+var (
+	errNoScript = errors.New("script not loaded")
+	errTimeout  = errors.New("redis call timed out")
+)
+
+// classify turns what go-redis returned into our errors.
+func (s *Store) classify(ctx context.Context, name string, err error) error {
+	if err == nil || errors.Is(err, redis.Nil) {
+		return nil
+	}
+	var re redis.Error
+	if errors.As(err, &re) {
+		text := re.Error()
+		switch word, _, _ := strings.Cut(text, " "); {
+		case word == "NOSCRIPT":
+			return errNoScript
+		case word == "FORGOT":
+			s.guard.trip("the mark is gone or another's")
+			return fmt.Errorf("%s: %w", name, ErrForgot)
+		case word == "FENCED":
+			return fmt.Errorf("%s: %w", name, ErrFenced)
+		case awayWords[word]:
+			return fmt.Errorf("%s: %w: %s", name, ErrAway, text)
+		case strings.Contains(text, "OOM"):
+			return fmt.Errorf("%s: %w: %s", name, ErrAway, text)
+		}
+		return fmt.Errorf("%s: redis answered: %s", name, text)
+	}
+	if cause := context.Cause(ctx); cause != nil && errors.Is(cause, context.Canceled) {
+		return fmt.Errorf("%s: %w", name, cause)
+	}
+	return fmt.Errorf("%s: %w: %w", name, ErrAway, err)
+}
+
+// awayWords are the first words of answers by which a Redis says "not now".
+var awayWords = map[string]bool{
+	"OOM": true, "LOADING": true, "READONLY": true, "MASTERDOWN": true, "CLUSTERDOWN": true, "TRYAGAIN": true,
+	"BUSY": true, "MISCONF": true, "NOREPLICAS": true, "UNKILLABLE": true,
+}
+
+// ints reads an answer that is an array of integers.
+func (c *call) ints(want int) ([]int64, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	list, ok := c.res.([]any)
+	if !ok || len(list) != want {
+		return nil, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+	}
+	out := make([]int64, want)
+	for i, v := range list {
+		if out[i], ok = v.(int64); !ok {
+			return nil, fmt.Errorf("%s: unexpected answer element %T of redis", c.script.name, v)
+		}
+	}
+	return out, nil
+}
+
+// integer reads an answer that is one integer.
+func (c *call) integer() (int64, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	n, ok := c.res.(int64)
+	if !ok {
+		return 0, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+	}
+	return n, nil
+}
+
+// list reads an answer that is an array.
+func (c *call) list() ([]any, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	list, ok := c.res.([]any)
+	if !ok {
+		return nil, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+	}
+	return list, nil
+}

@@ -1,0 +1,5 @@
+package store
+
+type userScripts struct{}
+
+func newUserScripts() userScripts { return userScripts{} }
