@@ -79,13 +79,13 @@ func Parse(text string) (ID, error) {
 	var digits [16]byte
 	n := 0
 	for _, r := range s {
-		switch {
-		case r == '-' || r == '‐' || r == '‑' || r == '‒' || r == '–' || r == '—' || r == '−':
+		switch r {
+		case '-', '‐', '‑', '‒', '–', '—', '−':
 			continue
-		case r == 'x':
+		case 'x':
 			r = 'X'
 		}
-		if n == 16 || !(r >= '0' && r <= '9' || r == 'X' && n == 15) {
+		if n == 16 || (r < '0' || r > '9') && (r != 'X' || n != 15) {
 			return ID{}, fmt.Errorf("%q: %w", clip(text), ErrBadID)
 		}
 		digits[n] = byte(r)

@@ -63,9 +63,9 @@ func TestEveryBaseRoundTrips(t *testing.T) {
 		// ORCID.md §4: r=0; for all 16: r=(2r+v)%11; right when 1.
 		r := 0
 		for _, c := range id.String() {
-			switch {
-			case c == '-':
-			case c == 'X':
+			switch c {
+			case '-':
+			case 'X':
 				r = (2*r + 10) % 11
 			default:
 				r = (2*r + int(c-'0')) % 11
