@@ -1,0 +1,144 @@
+package config
+
+import (
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The types that the walker, Show and the example treat by themselves.
+var (
+	typeDuration = reflect.TypeFor[time.Duration]()
+	typeLevel    = reflect.TypeFor[slog.Level]()
+	typePrefix   = reflect.TypeFor[netip.Prefix]()
+	typeSecret   = reflect.TypeFor[secret.Text]()
+	typeKeys     = reflect.TypeFor[[]secret.Text]()
+	typeOrgs     = reflect.TypeFor[[]org.Organisation]()
+	typeCreds    = reflect.TypeFor[map[string]Credential]()
+)
+
+// field is a key of a table, made of a struct field and its tags.
+type field struct {
+	name    string
+	index   int
+	typ     reflect.Type
+	doc     string
+	ship    string
+	example string
+	restart bool
+}
+
+// secret reports whether the key may also be written name_file.
+func (f *field) secret() bool { return f.typ == typeSecret || f.typ == typeKeys }
+
+// table reports whether the key is a table or an array or map of tables.
+func (f *field) table() bool {
+	return f.typ.Kind() == reflect.Struct || f.typ == typeOrgs || f.typ == typeCreds
+}
+
+// element returns the type of the table, or of each of its tables.
+func (f *field) element() reflect.Type {
+	switch f.typ {
+	case typeOrgs:
+		return reflect.TypeFor[organisation]()
+	case typeCreds:
+		return reflect.TypeFor[Credential]()
+	}
+	return f.typ
+}
+
+// fields returns the keys of a table's struct in order.
+func fields(t reflect.Type) []field {
+	var list []field
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name := f.Tag.Get("toml")
+		if name == "" || name == "-" {
+			continue
+		}
+		list = append(list, field{
+			name: name, index: i, typ: f.Type, doc: f.Tag.Get("doc"), ship: f.Tag.Get("ship"),
+			example: f.Tag.Get("example"), restart: f.Tag.Get("reload") == "restart",
+		})
+	}
+	return list
+}
+
+// names returns every key that may stand in the table.
+func names(list []field) []string {
+	var all []string
+	for i := range list {
+		all = append(all, list[i].name)
+		if list[i].secret() {
+			all = append(all, list[i].name+"_file")
+		}
+	}
+	return all
+}
+
+// tables returns, for a key, the headers of the tables that know it.
+func tables(key string) []string {
+	var found []string
+	var visit func(header, path string, t reflect.Type)
+	visit = func(header, path string, t reflect.Type) {
+		list := fields(t)
+		if slices.Contains(names(list), key) {
+			found = append(found, header)
+		}
+		for i := range list {
+			f := &list[i]
+			if !f.table() {
+				continue
+			}
+			below := strings.TrimPrefix(path+"."+f.name, ".")
+			switch f.typ {
+			case typeOrgs:
+				visit("[["+below+"]]", below, f.element())
+			case typeCreds:
+				visit("["+below+".NAME]", below, f.element())
+			default:
+				visit("["+below+"]", below, f.element())
+			}
+		}
+	}
+	visit("the top of the file", "", reflect.TypeFor[Config]())
+	return found
+}
+
+// nearest returns the word most like s, or "" when none is like it.
+func nearest(s string, words []string) string {
+	best, least := "", max(1, len(s)/3)+1
+	for _, w := range words {
+		if d := distance(strings.ToLower(s), w); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance of the first 64 bytes.
+func distance(a, b string) int {
+	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
