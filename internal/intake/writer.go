@@ -1,0 +1,256 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/intake/spool"
+)
+
+// outcome is where a ping went.
+type outcome uint8
+
+const (
+	nowhere outcome = iota
+	inLog
+	inSpool
+)
+
+var (
+	errRedisWait = errors.New("redis did not answer in time")
+	errSpoolWait = errors.New("the disk did not finish in time")
+	errPanic     = errors.New("panic")
+)
+
+// writer makes pings durable. Each lane is one goroutine that takes everything
+// queued and writes it as one group; while it writes, the next group gathers.
+// Nobody waits for a group to fill: that would halve the throughput.
+type writer struct {
+	o       *Options
+	logger  *slog.Logger
+	metrics *metrics
+	breaker breaker
+	mode    mode
+
+	queue chan *waiting
+	pool  sync.Pool // of *waiting
+	lanes sync.WaitGroup
+
+	mu      sync.RWMutex // held for reading while queueing, so that stop closes no queue in use
+	stopped bool
+	done    chan struct{} // closed when the lanes have ended
+}
+
+// waiting is a handler that waits for its ping to be durable.
+type waiting struct {
+	ping event.Ping
+	done chan outcome // of one place
+}
+
+func newWriter(o *Options, logger *slog.Logger, m *metrics) *writer {
+	w := &writer{
+		o: o, logger: logger, metrics: m,
+		breaker: breaker{probeAfter: o.ProbeAfter},
+		queue:   make(chan *waiting, o.MaxConns),
+		done:    make(chan struct{}),
+	}
+	w.pool.New = func() any { return &waiting{done: make(chan outcome, 1)} }
+	w.mode.logger = logger
+	for range o.Lanes {
+		w.lanes.Add(1)
+		go w.lane()
+	}
+	return w
+}
+
+// write returns when the ping is durable, or when it cannot be made so.
+func (w *writer) write(p event.Ping) outcome {
+	x := w.pool.Get().(*waiting)
+	x.ping = p
+	w.mu.RLock()
+	if w.stopped {
+		w.mu.RUnlock()
+		return nowhere
+	}
+	w.queue <- x
+	w.mu.RUnlock()
+	out := <-x.done
+	w.pool.Put(x)
+	return out
+}
+
+// stop ends the lanes after they have written everything queued.
+func (w *writer) stop() {
+	w.mu.Lock()
+	w.stopped = true
+	w.mu.Unlock()
+	close(w.queue)
+	w.lanes.Wait()
+	close(w.done)
+}
+
+// wait returns when stop has, or with an error when ctx ends first.
+func (w *writer) wait(ctx context.Context) error {
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the callback listener to stop: %w", context.Cause(ctx))
+	}
+}
+
+func (w *writer) lane() {
+	defer w.lanes.Done()
+	group := make([]*waiting, 0, maxGroup)
+	pings := make([]event.Ping, 0, maxGroup)
+	for first := range w.queue {
+		group = w.gather(append(group[:0], first))
+		pings = pings[:0]
+		for _, x := range group {
+			pings = append(pings, x.ping)
+		}
+		out := w.commit(pings)
+		for _, x := range group {
+			x.done <- out
+		}
+	}
+}
+
+// gather takes what is queued, without waiting for more.
+func (w *writer) gather(group []*waiting) []*waiting {
+	for len(group) < maxGroup {
+		select {
+		case x, ok := <-w.queue:
+			if !ok {
+				return group
+			}
+			group = append(group, x)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit writes the pings to the log; to the spool while Redis is away or must
+// not be trusted; and to neither only when both fail.
+func (w *writer) commit(pings []event.Ping) outcome {
+	guardErr := w.protect(w.o.Guard)
+	tried, unsure := false, false
+	why := guardErr
+	if guardErr == nil && w.breaker.allow(w.o.Now()) {
+		tried = true
+		err := w.append(pings)
+		if err == nil {
+			return inLog
+		}
+		unsure = errors.Is(err, errPanic) || spool.OutcomeUnknown(err)
+		why = err
+	}
+	spoolErr := w.spool(pings, unsure)
+	if spoolErr == nil {
+		w.mode.set(ToSpool, why, w.o.Now())
+		return inSpool
+	}
+	// The breaker may be open for a Redis that is back. A wait is better than
+	// a refusal.
+	if guardErr == nil && !tried {
+		if why = w.append(pings); why == nil {
+			return inLog
+		}
+	}
+	w.mode.set(Refusing, errors.Join(why, spoolErr), w.o.Now())
+	return nowhere
+}
+
+func (w *writer) append(pings []event.Ping) error {
+	err := w.protect(func() error {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), w.o.RedisWait, errRedisWait)
+		defer cancel()
+		return w.o.Log.Append(ctx, pings)
+	})
+	if err != nil {
+		w.breaker.fail(w.o.Now())
+		return err
+	}
+	w.breaker.succeed()
+	w.mode.set(ToLog, nil, w.o.Now())
+	w.o.OnAppended()
+	return nil
+}
+
+func (w *writer) spool(pings []event.Ping, unsure bool) error {
+	return w.protect(func() error {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), w.o.SpoolWait, errSpoolWait)
+		defer cancel()
+		if unsure {
+			return w.o.Spool.PutUnsure(ctx, pings)
+		}
+		return w.o.Spool.Put(ctx, pings)
+	})
+}
+
+// protect makes a panic of f an error: in a lane it would end the process and
+// every ping that waits.
+func (w *writer) protect(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.metrics.panics.Inc()
+			w.logger.Error("panic", "err", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", errPanic, r)
+		}
+	}()
+	return f()
+}
+
+func (w *writer) logWorks() {
+	w.breaker.succeed()
+	if w.protect(w.o.Guard) == nil {
+		w.mode.set(ToLog, nil, w.o.Now())
+	}
+}
+
+func (w *writer) state() State { return w.mode.get() }
+
+// breaker remembers that Redis failed, so that only one ping waits for it.
+type breaker struct {
+	probeAfter time.Duration
+
+	mu      sync.Mutex
+	open    bool
+	probeAt time.Time
+}
+
+// allow reports whether to try Redis now. While the breaker is open that is
+// one group after each probeAfter: the Drainer usually knows before
+// (LogWorks), but it may be stopped.
+func (b *breaker) allow(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.open {
+		return true
+	}
+	if now.Before(b.probeAt) {
+		return false
+	}
+	b.probeAt = now.Add(b.probeAfter)
+	return true
+}
+
+func (b *breaker) fail(now time.Time) {
+	b.mu.Lock()
+	b.open, b.probeAt = true, now.Add(b.probeAfter)
+	b.mu.Unlock()
+}
+
+func (b *breaker) succeed() {
+	b.mu.Lock()
+	b.open = false
+	b.mu.Unlock()
+}
