@@ -1,0 +1,428 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/secret"
+)
+
+// controlRoutes are the routes below /_sim/, documented in doc.go.
+func (r *Registry) controlRoutes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, f := range map[string]func(*http.Request) (any, error){
+		"GET /_sim/{$}":                      func(*http.Request) (any, error) { return node{"routes": controlHelp()}, nil },
+		"GET /_sim/clock":                    func(*http.Request) (any, error) { return r.clockState(), nil },
+		"POST /_sim/clock":                   r.postClock,
+		"GET /_sim/counters":                 func(*http.Request) (any, error) { return r.Counters(), nil },
+		"GET /_sim/ledger":                   r.getLedger,
+		"GET /_sim/webhooks":                 r.getWebhooks,
+		"POST /_sim/webhooks/register-all":   r.postRegisterAll,
+		"POST /_sim/webhooks/enable":         r.postEnable,
+		"GET /_sim/profiles":                 r.getProfiles,
+		"POST /_sim/profiles":                r.postProfiles,
+		"GET /_sim/profiles/{id}":            r.getProfile,
+		"POST /_sim/profiles/{id}/change":    r.postChange,
+		"POST /_sim/profiles/{id}/{verb}":    r.postState,
+		"POST /_sim/change":                  r.postChangeRandom,
+		"POST /_sim/traffic":                 r.postTraffic,
+		"POST /_sim/reindex":                 r.postReindex,
+		"POST /_sim/index":                   func(*http.Request) (any, error) { r.IndexOnce(); return node{}, nil },
+		"POST /_sim/send":                    func(req *http.Request) (any, error) { r.SendOnce(req.Context()); return node{}, nil },
+		"POST /_sim/sender":                  r.postSender,
+		"GET /_sim/clients":                  func(*http.Request) (any, error) { return r.Clients(), nil },
+		"POST /_sim/clients":                 r.postClients,
+		"POST /_sim/clients/{client}/{verb}": r.postClient,
+		"GET /_sim/faults":                   func(*http.Request) (any, error) { return r.Faults(), nil },
+		"POST /_sim/faults":                  r.postFault,
+		"DELETE /_sim/faults":                func(*http.Request) (any, error) { r.ClearFault(0); return node{}, nil },
+		"DELETE /_sim/faults/{fault}":        r.deleteFault,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) { control(w, req, f) })
+	}
+	return mux
+}
+
+// control runs one route and answers JSON: 200, 404 for what does not exist,
+// 400 for what cannot be done.
+func control(w http.ResponseWriter, req *http.Request, f func(*http.Request) (any, error)) {
+	req.Body = http.MaxBytesReader(w, req.Body, 16<<20)
+	v, err := f(req)
+	status := http.StatusOK
+	if err != nil {
+		status, v = http.StatusBadRequest, node{"error": err.Error()}
+		if errors.Is(err, ErrUnknown) {
+			status = http.StatusNotFound
+		}
+	}
+	writeBody(w, status, "application/json", jsonBytes(v))
+}
+
+// decode reads a JSON body, which may be left out; unknown keys are errors.
+func decode(req *http.Request, v any) error {
+	d := json.NewDecoder(req.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the body: %w", err)
+	}
+	return nil
+}
+
+func pathID(req *http.Request) (orcid.ID, error) {
+	id, err := orcid.Parse(req.PathValue("id"))
+	if err != nil {
+		return id, fmt.Errorf("read the iD: %w", err)
+	}
+	return id, nil
+}
+
+// intParam reads a number from the query string.
+func intParam(req *http.Request, name string, def int) (int, error) {
+	s := req.URL.Query().Get(name)
+	if s == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s must be a number, 0 or above (got %q)", name, s)
+	}
+	return n, nil
+}
+
+func (r *Registry) clockState() node {
+	return node{"now": r.Now(), "speed": r.clock.getSpeed(), "manual": r.opts.Manual}
+}
+
+func (r *Registry) postClock(req *http.Request) (any, error) {
+	var in struct {
+		Advance, Shift string
+		Set            time.Time
+		Speed          float64
+	}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	if in.Speed != 0 {
+		if err := r.SetSpeed(in.Speed); err != nil {
+			return nil, err
+		}
+	}
+	for _, move := range []struct {
+		text string
+		f    func(time.Duration)
+	}{{in.Shift, r.Shift}, {in.Advance, func(d time.Duration) { r.AdvanceContext(req.Context(), d) }}} {
+		if move.text == "" {
+			continue
+		}
+		d, err := time.ParseDuration(move.text)
+		if err != nil || d < 0 {
+			return nil, fmt.Errorf("advance and shift must be durations like 90s or 24h (got %q)", move.text)
+		}
+		move.f(d)
+	}
+	if !in.Set.IsZero() {
+		d := in.Set.Sub(r.Now())
+		if d < 0 {
+			return nil, fmt.Errorf("the clock does not go back (it is %s)", r.Now().Format(time.RFC3339))
+		}
+		r.AdvanceContext(req.Context(), d)
+	}
+	return r.clockState(), nil
+}
+
+func (r *Registry) getLedger(req *http.Request) (any, error) {
+	after, err := intParam(req, "after", 0)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := intParam(req, "limit", 1000)
+	if err != nil {
+		return nil, err
+	}
+	v := req.URL.Query()
+	var base uint64
+	if s := v.Get("orcid"); s != "" {
+		id, err := orcid.Parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("read the iD: %w", err)
+		}
+		base = id.Base()
+	}
+	kind := Kind(v.Get("kind"))
+	entries, next := r.ledger.after(int64(after), limit, func(e Entry) bool {
+		return (kind == "" || e.Kind == kind) && (base == 0 || e.base == base)
+	})
+	if entries == nil {
+		entries = []Entry{}
+	}
+	return node{"entries": entries, "next": next}, nil
+}
+
+func (r *Registry) getWebhooks(req *http.Request) (any, error) {
+	v := req.URL.Query()
+	var list []Webhook
+	if s := v.Get("orcid"); s != "" {
+		id, err := orcid.Parse(s)
+		if err != nil {
+			return nil, fmt.Errorf("read the iD: %w", err)
+		}
+		if list, err = r.WebhooksOf(id); err != nil {
+			return nil, err
+		}
+	} else {
+		list = r.Webhooks()
+	}
+	skip, err := intParam(req, "skip", 0)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := intParam(req, "limit", 1000)
+	if err != nil {
+		return nil, err
+	}
+	clientID, dead := v.Get("client"), v.Get("dead") != ""
+	out, found := []Webhook{}, 0
+	for _, h := range list {
+		if clientID != "" && h.Client != clientID || dead && !h.Dead {
+			continue
+		}
+		if found++; found > skip && len(out) < limit {
+			out = append(out, h)
+		}
+	}
+	return node{"webhooks": out, "found": found}, nil
+}
+
+func (r *Registry) postRegisterAll(req *http.Request) (any, error) {
+	var in struct{ Client, URL string }
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	if in.URL == "" {
+		return nil, errors.New("url must not be empty; {orcid} in it stands for the iD")
+	}
+	n, err := r.RegisterAll(in.Client, func(id orcid.ID) string { return strings.ReplaceAll(in.URL, "{orcid}", id.String()) })
+	return node{"registered": n}, err
+}
+
+func (r *Registry) postEnable(req *http.Request) (any, error) {
+	var in struct {
+		ORCID   orcid.ID
+		URI     string
+		Enabled bool
+	}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	return node{}, r.EnableWebhook(in.ORCID, in.URI, in.Enabled)
+}
+
+func (r *Registry) getProfiles(req *http.Request) (any, error) {
+	skip, err := intParam(req, "skip", 0)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := intParam(req, "limit", 1000)
+	if err != nil {
+		return nil, err
+	}
+	return node{"profiles": r.Profiles(skip, limit)}, nil
+}
+
+func (r *Registry) postProfiles(req *http.Request) (any, error) {
+	var in struct {
+		Count int
+		ORCID []orcid.ID
+	}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	for _, id := range in.ORCID {
+		r.AddProfile(id)
+	}
+	return node{"orcid": append(r.AddProfiles(in.Count), in.ORCID...)}, nil
+}
+
+func (r *Registry) getProfile(req *http.Request) (any, error) {
+	id, err := pathID(req)
+	if err != nil {
+		return nil, err
+	}
+	return r.Profile(id)
+}
+
+func (r *Registry) postChange(req *http.Request) (any, error) {
+	id, err := pathID(req)
+	if err != nil {
+		return nil, err
+	}
+	in := struct {
+		Section, Title, Visibility string
+		Op                         Op
+		PutCode                    int64 `json:"put_code"`
+	}{Section: "works", Op: Edit}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	put, err := r.ChangeItem(id, in.Op, Item{Section: in.Section, PutCode: in.PutCode, Title: in.Title, Visibility: in.Visibility})
+	return node{"put_code": put}, err
+}
+
+func (r *Registry) postState(req *http.Request) (any, error) {
+	id, err := pathID(req)
+	if err != nil {
+		return nil, err
+	}
+	var in struct{ Primary orcid.ID }
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	var do func(orcid.ID) error
+	switch verb := req.PathValue("verb"); verb {
+	case "lock":
+		do = r.Lock
+	case "unlock":
+		do = r.Unlock
+	case "deactivate":
+		do = r.Deactivate
+	case "reactivate":
+		do = r.Reactivate
+	case "deprecate":
+		do = func(id orcid.ID) error { return r.Deprecate(id, in.Primary) }
+	case "claim", "unclaim":
+		do = func(id orcid.ID) error { return r.SetClaimed(id, verb == "claim") }
+	case "touch", "grant-token":
+		do = r.Touch
+	default:
+		return nil, fmt.Errorf("what to do with a profile (%q): %w", verb, ErrUnknown)
+	}
+	if err := do(id); err != nil {
+		return nil, err
+	}
+	return r.Profile(id)
+}
+
+func (r *Registry) postChangeRandom(req *http.Request) (any, error) {
+	in := struct{ Count int }{1}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	return node{"orcid": r.ChangeRandom(in.Count)}, nil
+}
+
+func (r *Registry) postTraffic(req *http.Request) (any, error) {
+	var in Activity
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	return in, r.Traffic(in)
+}
+
+func (r *Registry) postReindex(req *http.Request) (any, error) {
+	in := struct {
+		Count int
+		Bump  bool
+	}{Bump: true}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	return node{"count": r.MassReindex(in.Count, in.Bump)}, nil
+}
+
+func (r *Registry) postSender(req *http.Request) (any, error) {
+	var in struct {
+		Paused     *bool
+		Threads    int
+		ReplicaLag *string `json:"replica_lag"`
+	}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	if in.ReplicaLag != nil {
+		d, err := time.ParseDuration(*in.ReplicaLag)
+		if err != nil || d < 0 {
+			return nil, fmt.Errorf("replica_lag must be a duration like 5s (got %q)", *in.ReplicaLag)
+		}
+		r.SetReplicaLag(d)
+	}
+	if in.Threads != 0 {
+		if err := r.SetThreads(in.Threads); err != nil {
+			return nil, err
+		}
+	}
+	if in.Paused != nil {
+		r.PauseSender(*in.Paused)
+	}
+	return node{"paused": r.paused.Load(), "threads": r.threads.Load()}, nil
+}
+
+func (r *Registry) postClients(req *http.Request) (any, error) {
+	var in Client
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	return node{"id": in.ID}, r.AddClient(in)
+}
+
+func (r *Registry) postClient(req *http.Request) (any, error) {
+	id := req.PathValue("client")
+	in := struct {
+		Scopes []string
+		ORCID  orcid.ID
+		Secret string
+	}{}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	switch verb := req.PathValue("verb"); verb {
+	case "deactivate", "reactivate":
+		return node{}, r.DeactivateClient(id, verb == "deactivate")
+	case "webhooks-off", "webhooks-on":
+		return node{}, r.EnableWebhooks(id, verb == "webhooks-on")
+	case "revoke-tokens":
+		n, err := r.RevokeTokens(id)
+		return node{"revoked": n}, err
+	case "secret":
+		return node{}, r.RotateSecret(Client{ID: id, Secret: secret.Text(in.Secret)})
+	case "token":
+		t, err := r.IssueToken(id, in.Scopes, in.ORCID)
+		return node{"access_token": t}, err
+	default:
+		return nil, fmt.Errorf("what to do with a client (%q): %w", verb, ErrUnknown)
+	}
+}
+
+func (r *Registry) postFault(req *http.Request) (any, error) {
+	var in struct {
+		Fault
+		Delay string `json:"delay"`
+	}
+	if err := decode(req, &in); err != nil {
+		return nil, err
+	}
+	if in.Delay != "" {
+		d, err := time.ParseDuration(in.Delay)
+		if err != nil {
+			return nil, fmt.Errorf("delay must be a duration like 5s (got %q)", in.Delay)
+		}
+		in.Fault.Delay = d
+	}
+	id, err := r.InjectFault(in.Fault)
+	return node{"id": id}, err
+}
+
+func (r *Registry) deleteFault(req *http.Request) (any, error) {
+	id, err := strconv.Atoi(req.PathValue("fault"))
+	if err != nil || id < 1 {
+		return nil, fmt.Errorf("fault %q: %w", req.PathValue("fault"), ErrUnknown)
+	}
+	r.ClearFault(id)
+	return node{}, nil
+}
