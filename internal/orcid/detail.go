@@ -138,6 +138,7 @@ func newRedactor(callback string, secrets ...string) redactor {
 	}
 	for _, s := range secrets {
 		add(s, "<secret>")
+		add(escapeSegment(s), "<secret>")
 	}
 	if callback != "" {
 		add(callback, "<callback>")

@@ -205,7 +205,8 @@ func (s *tokenSource) request(ctx context.Context) (Token, error) {
 
 // refusal tells the credential's fault from the endpoint's trouble.
 func (s *tokenSource) refusal(trip *tokenTrip, err error) error {
-	body := newRedactor("", s.client.secret.Reveal()).bytes(trip.body)
+	known := newRedactor("", s.client.secret.Reveal())
+	body := known.bytes(trip.body)
 	answer := classify(OpToken, trip.status, trip.header, body, time.Now())
 	switch answer.Kind {
 	case RateLimited, Unavailable, Redirected:
@@ -218,11 +219,11 @@ func (s *tokenSource) refusal(trip *tokenTrip, err error) error {
 		}
 		return &AnswerError{OpToken, answer}
 	}
-	text := oneLine(scrub(refused.ErrorDescription))
+	text := oneLine(scrub(string(known.bytes([]byte(refused.ErrorDescription)))))
 	if text == "" {
 		text = answer.Detail
 	}
-	switch reason := Reason(refused.ErrorCode); reason {
+	switch reason := Reason(known.bytes([]byte(refused.ErrorCode))); reason {
 	case "":
 		// ORCID's tutorial shows this one without an error object.
 		if strings.Contains(strings.ToLower(string(body)), "invalid scope") {
