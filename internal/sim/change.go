@@ -1,12 +1,11 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 // Op is what is done to a section of a record.

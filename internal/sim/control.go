@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/secret"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"dispatchd/internal/orcid"
-	"dispatchd/internal/secret"
 )
 
 // controlRoutes are the routes below /_sim/, documented in doc.go.
@@ -96,6 +95,18 @@ func intParam(req *http.Request, name string, def int) (int, error) {
 	return n, nil
 }
 
+// duration reads a duration; an empty text is none.
+func duration(name, text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%s must be a duration like 90s or 24h (got %q)", name, text)
+	}
+	return d, nil
+}
+
 func (r *Registry) clockState() node {
 	return node{"now": r.Now(), "speed": r.clock.getSpeed(), "manual": r.opts.Manual}
 }
@@ -114,19 +125,16 @@ func (r *Registry) postClock(req *http.Request) (any, error) {
 			return nil, err
 		}
 	}
-	for _, move := range []struct {
-		text string
-		f    func(time.Duration)
-	}{{in.Shift, r.Shift}, {in.Advance, func(d time.Duration) { r.AdvanceContext(req.Context(), d) }}} {
-		if move.text == "" {
-			continue
-		}
-		d, err := time.ParseDuration(move.text)
-		if err != nil || d < 0 {
-			return nil, fmt.Errorf("advance and shift must be durations like 90s or 24h (got %q)", move.text)
-		}
-		move.f(d)
+	shift, err := duration("shift", in.Shift)
+	if err != nil {
+		return nil, err
 	}
+	advance, err := duration("advance", in.Advance)
+	if err != nil {
+		return nil, err
+	}
+	r.Shift(shift)
+	r.AdvanceContext(req.Context(), advance)
 	if !in.Set.IsZero() {
 		d := in.Set.Sub(r.Now())
 		if d < 0 {
@@ -346,9 +354,9 @@ func (r *Registry) postSender(req *http.Request) (any, error) {
 		return nil, err
 	}
 	if in.ReplicaLag != nil {
-		d, err := time.ParseDuration(*in.ReplicaLag)
-		if err != nil || d < 0 {
-			return nil, fmt.Errorf("replica_lag must be a duration like 5s (got %q)", *in.ReplicaLag)
+		d, err := duration("replica_lag", *in.ReplicaLag)
+		if err != nil {
+			return nil, err
 		}
 		r.SetReplicaLag(d)
 	}
@@ -408,9 +416,9 @@ func (r *Registry) postFault(req *http.Request) (any, error) {
 		return nil, err
 	}
 	if in.Delay != "" {
-		d, err := time.ParseDuration(in.Delay)
+		d, err := duration("delay", in.Delay)
 		if err != nil {
-			return nil, fmt.Errorf("delay must be a duration like 5s (got %q)", in.Delay)
+			return nil, err
 		}
 		in.Fault.Delay = d
 	}

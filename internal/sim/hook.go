@@ -2,10 +2,9 @@ package sim
 
 import (
 	"container/heap"
+	"dispatchd/internal/orcid"
 	"fmt"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 // row is what the database holds about a webhook.

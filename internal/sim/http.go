@@ -39,7 +39,7 @@ func Serve(ctx context.Context, ln net.Listener, r *Registry) error {
 	case err = <-served:
 	}
 	cancel()
-	srv.Close()
+	_ = srv.Close() // the listener may be closed already
 	wg.Wait()
 	r.Close()
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {

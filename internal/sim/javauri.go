@@ -89,11 +89,10 @@ func (u *javaURI) authority(a string) error {
 	if h, p, ok := strings.Cut(host, ":"); ok {
 		host = h
 		if p != "" {
-			n, err := strconv.ParseUint(p, 10, 31)
-			if err != nil {
+			port = javaPort(p)
+			if port < 0 {
 				return nil // no server, but a legal registry name
 			}
-			port = int(n)
 		}
 	}
 	if javaHost(host) {
@@ -121,14 +120,21 @@ func (u *javaURI) bracketed(a string) error {
 	}
 	port := -1
 	if tail := a[end+1:]; tail != "" && tail != ":" {
-		n, err := strconv.ParseUint(strings.TrimPrefix(tail, ":"), 10, 31)
-		if err != nil || tail[0] != ':' {
+		if port = javaPort(strings.TrimPrefix(tail, ":")); port < 0 || tail[0] != ':' {
 			return errJavaURI
 		}
-		port = int(n)
 	}
 	u.host, u.port = a[:end+1], port
 	return nil
+}
+
+// javaPort reads a port, or returns -1.
+func javaPort(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return -1
+	}
+	return int(n)
 }
 
 func javaScheme(s string) bool {

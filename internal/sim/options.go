@@ -2,6 +2,7 @@ package sim
 
 import (
 	"crypto/x509"
+	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"dispatchd/internal/secret"
 )
 
 // Options configure a Registry. The zero value is a registry with ORCID's
@@ -158,7 +157,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Speed = 1
 	}
 	if !(o.Speed > 0) || math.IsInf(o.Speed, 0) {
-		errs = append(errs, fmt.Errorf("Speed must be above 0 (got %v)", o.Speed))
+		errs = append(errs, fmt.Errorf("the option Speed must be above 0 (got %v)", o.Speed))
 	}
 	if o.RateLimit == 0 {
 		o.RateLimit = 24

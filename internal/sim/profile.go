@@ -1,11 +1,10 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
 	"fmt"
 	"math/rand/v2"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 // indexStatus is the profile's indexing_status.

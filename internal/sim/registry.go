@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 // ErrUnknown says that the registry has no such profile, client, item or

@@ -70,8 +70,8 @@ func (r *Registry) done(t task, now time.Time) {
 
 // after returns the first of due + n*period, n ≥ 1, that is after now.
 func after(due time.Time, period time.Duration, now time.Time) time.Time {
-	n := max(now.Sub(due)/period+1, 1)
-	return due.Add(n * period)
+	late := max(now.Sub(due), 0)
+	return due.Add(late - late%period + period)
 }
 
 // do makes one pass of a task.

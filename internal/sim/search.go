@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 const (

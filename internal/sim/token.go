@@ -2,6 +2,7 @@ package sim
 
 import (
 	"crypto/subtle"
+	"dispatchd/internal/orcid"
 	"fmt"
 	"mime"
 	"net/http"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"dispatchd/internal/orcid"
 )
 
 // token is an access token.

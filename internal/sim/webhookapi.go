@@ -1,11 +1,10 @@
 package sim
 
 import (
+	"dispatchd/internal/orcid"
 	"net/http"
 	"net/url"
 	"strings"
-
-	"dispatchd/internal/orcid"
 )
 
 // isID is OrcidStringUtils' pattern (\d{4}-){3}\d{3}[\dX]: no check digit.

@@ -51,6 +51,9 @@ type wireConn struct {
 	since time.Time // idle since
 }
 
+// end closes the connection; what that may fail with changes nothing.
+func (c *wireConn) end() { _ = c.Close() }
+
 func newPoster(o Options) *poster {
 	return &poster{
 		timeout: o.PostTimeout, bodyTimeout: o.BodyTimeout,
@@ -140,32 +143,33 @@ func (p *poster) post(ctx context.Context, uri string) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	a := answer{reused: reused}
-	keep := false
-	a.status, a.hung, keep, a.err = p.exchange(ctx, c, t, deadline)
+	a, keep := p.exchange(ctx, c, t, deadline)
+	a.reused = reused
 	if keep {
 		p.put(c)
 	} else {
-		c.Close()
+		c.end()
 	}
 	return a
 }
 
-// exchange writes the request and reads one final answer to its end.
-func (p *poster) exchange(ctx context.Context, c *wireConn, t target, deadline time.Time) (status int, hung, keep bool, err error) {
+// exchange writes the request and reads one final answer to its end; keep says
+// that the connection is good for another.
+func (p *poster) exchange(ctx context.Context, c *wireConn, t target, deadline time.Time) (a answer, keep bool) {
 	if err := c.SetDeadline(deadline); err != nil {
-		return 0, false, false, fmt.Errorf("java.io.IOException: %w", err)
+		return answer{err: readError(err)}, false
 	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	stop := context.AfterFunc(ctx, c.end)
 	defer func() { keep = stop() && keep }()
 	if _, err := c.Write(t.request()); err != nil {
-		return 0, false, false, readError(err)
+		return answer{err: readError(err)}, false
 	}
 	var resp *http.Response
 	for resp == nil {
+		var err error
 		resp, err = http.ReadResponse(c.in, &http.Request{Method: http.MethodPost})
 		if err != nil {
-			return 0, false, false, readError(err)
+			return answer{err: readError(err)}, false
 		}
 		if s := resp.StatusCode; s >= 100 && s < 200 && s != http.StatusSwitchingProtocols {
 			resp = nil // interim: the final one follows
@@ -173,16 +177,16 @@ func (p *poster) exchange(ctx context.Context, c *wireConn, t target, deadline t
 	}
 	defer resp.Body.Close()
 	if err := c.SetDeadline(time.Now().Add(p.bodyTimeout)); err != nil {
-		return 0, false, false, fmt.Errorf("java.io.IOException: %w", err)
+		return answer{err: readError(err)}, false
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return resp.StatusCode, true, false, errors.New("the body did not end: ORCID would hang here for ever")
+			return answer{status: resp.StatusCode, hung: true, err: errors.New("the body did not end: ORCID would hang here for ever")}, false
 		}
-		return 0, false, false, readError(err)
+		return answer{err: readError(err)}, false
 	}
 	keep = !resp.Close && c.in.Buffered() == 0 && (resp.ContentLength >= 0 || len(resp.TransferEncoding) > 0 || resp.StatusCode == http.StatusNoContent)
-	return resp.StatusCode, false, keep, nil
+	return answer{status: resp.StatusCode}, keep
 }
 
 // readError words a failure as the JDK would.
@@ -210,7 +214,7 @@ func (p *poster) conn(ctx context.Context, t target, deadline time.Time) (*wireC
 		if time.Since(c.since) < keepIdle && alive(c.Conn) {
 			return c, true, nil
 		}
-		c.Close()
+		c.end()
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -227,7 +231,7 @@ func (p *poster) conn(ctx context.Context, t target, deadline time.Time) (*wireC
 		conf.ServerName = t.name
 		secure := tls.Client(raw, conf)
 		if err := secure.HandshakeContext(ctx); err != nil {
-			raw.Close()
+			_ = raw.Close() // the handshake's error says more
 			return nil, false, fmt.Errorf("javax.net.ssl.SSLHandshakeException: %w", err)
 		}
 		c.Conn = secure
@@ -256,7 +260,7 @@ func (p *poster) take(key string) *wireConn {
 // put keeps a connection for the next POST to the same place.
 func (p *poster) put(c *wireConn) {
 	if err := c.SetDeadline(time.Time{}); err != nil {
-		c.Close()
+		c.end()
 		return
 	}
 	c.since = time.Now()
@@ -276,7 +280,7 @@ func (p *poster) sweep() {
 		keep := list[:0]
 		for _, c := range list {
 			if time.Since(c.since) >= keepIdle {
-				c.Close()
+				c.end()
 			} else {
 				keep = append(keep, c)
 			}
@@ -300,7 +304,7 @@ func (p *poster) close() {
 	}
 	for _, list := range p.idle {
 		for _, c := range list {
-			c.Close()
+			c.end()
 		}
 	}
 	clear(p.idle)

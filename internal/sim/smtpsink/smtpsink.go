@@ -1,0 +1,421 @@
+// Package smtpsink is a real SMTP server that keeps what it is sent and
+// refuses what it is told to refuse. Tests, the demo and the benchmark use it
+// as the mail server.
+package smtpsink
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"crypto/tls"
+	"dispatchd/internal/secret"
+	"dispatchd/internal/sim/selfsigned"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/mail"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+)
+
+// TLS says whether and how a connection is encrypted.
+type TLS string
+
+// The ways. The zero value is NoTLS.
+const (
+	NoTLS    TLS = ""         // in the clear; STARTTLS is not offered
+	StartTLS TLS = "starttls" // offered, and required unless OptionalTLS
+	Implicit TLS = "tls"      // from the first byte
+)
+
+// Options configure a Sink; the zero value takes every mail in the clear on a
+// free loopback port.
+type Options struct {
+	Addr string // default 127.0.0.1:0
+	TLS  TLS
+	// OptionalTLS takes mail in the clear although STARTTLS is offered.
+	OptionalTLS bool
+	// Username and Password, when set, are required (AUTH PLAIN or LOGIN).
+	Username string
+	Password secret.Text
+	// Keep is how many mails are kept, the oldest go first; 0 means 10,000.
+	Keep int
+	// OnMail is called after each mail that was taken; nil for none.
+	OnMail func(Mail)
+}
+
+// Mail is one mail that was taken.
+type Mail struct {
+	At   time.Time
+	From string   // envelope
+	To   []string // envelope
+	Data []byte   // headers and body as sent
+	TLS  bool
+	User string // who logged in; empty for nobody
+}
+
+// Message reads the mail's headers; its Body is what follows them.
+func (m Mail) Message() (*mail.Message, error) {
+	msg, err := mail.ReadMessage(bytes.NewReader(m.Data))
+	if err != nil {
+		return nil, fmt.Errorf("read the mail: %w", err)
+	}
+	return msg, nil
+}
+
+// Stage is where in the dialogue something is refused.
+type Stage string
+
+// The stages.
+const (
+	AtHello Stage = "hello" // the answer to EHLO
+	AtAuth  Stage = "auth"
+	AtFrom  Stage = "from"
+	AtTo    Stage = "to"
+	AtData  Stage = "data" // after the whole mail was read
+)
+
+// Refusal is what the sink is told to refuse.
+type Refusal struct {
+	Stage Stage
+	Code  int    // 4xx or 5xx; 0 cuts the connection instead of an answer
+	Text  string // default "refused by the sink"
+	// Recipient limits AtTo to one address; empty means all.
+	Recipient string
+	// Count is how often; 0 means until Accept is called.
+	Count int
+	// Delay comes before the answer; on its own (Code 250) it only slows.
+	Delay time.Duration
+}
+
+// Sink is a running sink. It is safe for concurrent use.
+type Sink struct {
+	opts Options
+	ln   net.Listener
+	srv  *smtp.Server
+	cert *selfsigned.Certificate
+	done chan struct{}
+	stop chan struct{}
+
+	mu       sync.Mutex
+	mails    []Mail
+	count    int
+	sessions int
+	refusals []*Refusal
+	changed  chan struct{} // closed and replaced when a mail was taken
+}
+
+// Start starts a sink.
+func Start(opts Options) (*Sink, error) {
+	if opts.Addr == "" {
+		opts.Addr = "127.0.0.1:0"
+	}
+	if opts.Keep <= 0 {
+		opts.Keep = 10_000
+	}
+	s := &Sink{opts: opts, done: make(chan struct{}), stop: make(chan struct{}), changed: make(chan struct{})}
+	s.srv = smtp.NewServer(smtp.BackendFunc(s.newSession))
+	s.srv.Domain = "sink.invalid"
+	s.srv.AllowInsecureAuth = opts.TLS == NoTLS || opts.OptionalTLS
+	s.srv.EnableSMTPUTF8 = true
+	s.srv.MaxMessageBytes = 32 << 20
+	s.srv.ReadTimeout, s.srv.WriteTimeout = time.Minute, time.Minute
+	s.srv.ErrorLog = log.New(io.Discard, "", 0) // clients that break off are the point of it
+	if opts.TLS != NoTLS {
+		cert, err := selfsigned.New()
+		if err != nil {
+			return nil, fmt.Errorf("start the SMTP sink: %w", err)
+		}
+		s.cert = cert
+		s.srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert.TLS}, MinVersion: tls.VersionTLS12}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(context.Background(), "tcp", opts.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("start the SMTP sink: %w", err)
+	}
+	s.ln = ln
+	if opts.TLS == Implicit {
+		s.ln = tls.NewListener(ln, s.srv.TLSConfig)
+		s.srv.TLSConfig = nil // STARTTLS within TLS makes no sense
+	}
+	go func() {
+		defer close(s.done)
+		_ = s.srv.Serve(s.ln) // ends by Close only
+	}()
+	return s, nil
+}
+
+// Addr returns host:port.
+func (s *Sink) Addr() string { return s.ln.Addr().String() }
+
+// Port returns the port.
+func (s *Sink) Port() int {
+	if a, ok := s.ln.Addr().(*net.TCPAddr); ok {
+		return a.Port
+	}
+	return 0
+}
+
+// Certificate returns the certificate of a sink with TLS, else nil.
+func (s *Sink) Certificate() *selfsigned.Certificate { return s.cert }
+
+// Close ends the sink and every connection.
+func (s *Sink) Close() {
+	close(s.stop)
+	_ = s.ln.Close()  // the end of it either way
+	_ = s.srv.Close() // the listener is closed already, which it minds
+	<-s.done
+}
+
+// Mails returns what is kept, oldest first.
+func (s *Sink) Mails() []Mail {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.mails[max(len(s.mails)-s.opts.Keep, 0):])
+}
+
+// Count returns how many mails were taken since the start or Forget.
+func (s *Sink) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Sessions returns how many EHLOs there were since the start: what a client
+// that keeps its connection needs few of.
+func (s *Sink) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions
+}
+
+// Forget drops the mails and starts counting anew.
+func (s *Sink) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mails, s.count = nil, 0
+}
+
+// Wait returns when at least n mails were taken, or ctx's error.
+func (s *Sink) Wait(ctx context.Context, n int) error {
+	for {
+		s.mu.Lock()
+		count, changed := s.count, s.changed
+		s.mu.Unlock()
+		if count >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for mail %d (%d came): %w", n, count, ctx.Err())
+		}
+	}
+}
+
+// Refuse makes the sink refuse; of several that fit, the oldest does.
+func (s *Sink) Refuse(r Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusals = append(s.refusals, &r)
+}
+
+// Accept takes every refusal back.
+func (s *Sink) Accept() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusals = nil
+}
+
+// refusal returns what hits at a stage, or nil.
+func (s *Sink) refusal(stage Stage, to string) *Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, r := range s.refusals {
+		if r.Stage != stage || r.Recipient != "" && r.Recipient != to {
+			continue
+		}
+		if r.Count > 0 {
+			if r.Count--; r.Count == 0 {
+				s.refusals = slices.Delete(s.refusals, i, i+1)
+			}
+		}
+		hit := *r
+		return &hit
+	}
+	return nil
+}
+
+// check carries out what was refused at a stage.
+func (s *Sink) check(stage Stage, to string, conn *smtp.Conn) error {
+	r := s.refusal(stage, to)
+	if r == nil {
+		return nil
+	}
+	if r.Delay > 0 {
+		t := time.NewTimer(r.Delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.stop:
+		}
+	}
+	switch {
+	case r.Code == 0:
+		_ = conn.Conn().Close() // cut on purpose
+		return errors.New("connection cut by the sink")
+	case r.Code < 400:
+		return nil
+	}
+	text := r.Text
+	if text == "" {
+		text = "refused by the sink"
+	}
+	return &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.EnhancedCode{r.Code / 100, 0, 0}, Message: text}
+}
+
+func (s *Sink) newSession(c *smtp.Conn) (smtp.Session, error) {
+	if err := s.check(AtHello, "", c); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.sessions++
+	s.mu.Unlock()
+	return &session{s: s, conn: c}, nil
+}
+
+// session is one connection's dialogue.
+type session struct {
+	s    *Sink
+	conn *smtp.Conn
+	user string
+	mail Mail
+}
+
+// AuthMechanisms implements smtp.AuthSession.
+func (x *session) AuthMechanisms() []string {
+	if x.s.opts.Username == "" {
+		return nil
+	}
+	return []string{sasl.Plain, sasl.Login}
+}
+
+// Auth implements smtp.AuthSession.
+func (x *session) Auth(mech string) (sasl.Server, error) {
+	if x.s.opts.Username == "" {
+		return nil, smtp.ErrAuthUnsupported
+	}
+	switch mech {
+	case sasl.Plain:
+		return sasl.NewPlainServer(func(_, user, password string) error { return x.login(user, password) }), nil
+	case sasl.Login:
+		return &loginServer{login: x.login}, nil
+	}
+	return nil, smtp.ErrAuthUnknownMechanism
+}
+
+func (x *session) login(user, password string) error {
+	if err := x.s.check(AtAuth, "", x.conn); err != nil {
+		return err
+	}
+	right := subtle.ConstantTimeCompare([]byte(password), []byte(x.s.opts.Password.Reveal())) == 1
+	if user != x.s.opts.Username || !right {
+		return smtp.ErrAuthFailed
+	}
+	x.user = user
+	return nil
+}
+
+// Mail implements smtp.Session.
+func (x *session) Mail(from string, _ *smtp.MailOptions) error {
+	_, secure := x.conn.TLSConnectionState()
+	switch {
+	case x.s.opts.TLS != NoTLS && !x.s.opts.OptionalTLS && !secure:
+		return &smtp.SMTPError{Code: 530, EnhancedCode: smtp.EnhancedCode{5, 7, 0}, Message: "Must issue a STARTTLS command first"}
+	case x.s.opts.Username != "" && x.user == "":
+		return &smtp.SMTPError{Code: 530, EnhancedCode: smtp.EnhancedCode{5, 7, 0}, Message: "Authentication required"}
+	}
+	if err := x.s.check(AtFrom, "", x.conn); err != nil {
+		return err
+	}
+	x.mail = Mail{From: from, TLS: secure, User: x.user}
+	return nil
+}
+
+// Rcpt implements smtp.Session.
+func (x *session) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if err := x.s.check(AtTo, to, x.conn); err != nil {
+		return err
+	}
+	x.mail.To = append(x.mail.To, to)
+	return nil
+}
+
+// Data implements smtp.Session.
+func (x *session) Data(r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("read the mail: %w", err)
+	}
+	if err := x.s.check(AtData, "", x.conn); err != nil {
+		return err
+	}
+	m := x.mail
+	m.At, m.Data = time.Now(), data
+	x.s.take(m)
+	return nil
+}
+
+// Reset implements smtp.Session.
+func (x *session) Reset() { x.mail = Mail{} }
+
+// Logout implements smtp.Session.
+func (x *session) Logout() error { return nil }
+
+func (s *Sink) take(m Mail) {
+	s.mu.Lock()
+	s.count++
+	if len(s.mails) >= 2*s.opts.Keep { // rarely, so that it costs little
+		s.mails = slices.Clone(s.mails[len(s.mails)-s.opts.Keep:])
+	}
+	s.mails = append(s.mails, m)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	if s.opts.OnMail != nil {
+		s.opts.OnMail(m)
+	}
+}
+
+// loginServer is the server's side of AUTH LOGIN, which go-sasl lacks: many
+// mail clients still use it.
+type loginServer struct {
+	login func(user, password string) error
+	step  int
+	user  string
+}
+
+// Next implements sasl.Server.
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	// Some clients send the user name with the command itself.
+	if l.step == 0 && response == nil {
+		l.step = 1
+		return []byte("Username:"), false, nil
+	}
+	switch l.step {
+	case 0, 1:
+		l.user, l.step = string(response), 2
+		return []byte("Password:"), false, nil
+	case 2:
+		l.step = 3
+		return nil, true, l.login(l.user, string(response))
+	}
+	return nil, false, sasl.ErrUnexpectedClientResponse
+}
