@@ -5,6 +5,7 @@ package event
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -123,6 +124,10 @@ type Outcome struct {
 	// released attempt does not.
 	Reached bool
 }
+
+// ErrConflict says that a record was changed by somebody else since it was
+// read: read it again and decide again.
+var ErrConflict = errors.New("the record was changed meanwhile")
 
 // User is one researcher: who is told about them, and what is registered at
 // ORCID for them. It is the truth that registrations are computed from.

@@ -27,11 +27,10 @@ func orgPartition(org string) int {
 	return int(h.Sum32() % Partitions)
 }
 
-// userPartition returns the partition of a user. The base number is mixed
-// first: old iDs are handed out in sequence.
+// userPartition returns the partition of a user: the upper six of the fifty
+// mixed bits (see mix); the other 44 name the user inside it.
 func userPartition(id orcid.ID) int {
-	x := id.Base() * 0x9E3779B97F4A7C15
-	return int(x >> 58) // 6 bits = 64 partitions
+	return int(mix(id.Base()) >> (mixBits - 6))
 }
 
 // keys makes every key; no key text stands anywhere else.
@@ -51,6 +50,7 @@ func (k keys) credentials() string { return k.global() + "credentials" }
 func (k keys) bases() string       { return k.global() + "bases" }
 func (k keys) tokens() string      { return k.global() + "tokens" }
 func (k keys) jobs() string        { return k.global() + "jobs" }
+func (k keys) facts() string       { return k.global() + "facts" }
 func (k keys) sequence() string    { return k.global() + "sequence" }
 
 // Intake log keys.

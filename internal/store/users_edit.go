@@ -1,0 +1,262 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+)
+
+// Affiliated is one user of an import.
+type Affiliated struct {
+	ORCID       orcid.ID
+	Affiliation event.Affiliation
+}
+
+// maxEditRounds bounds how often a record is edited anew because somebody else
+// was faster; each round means that somebody got on.
+const maxEditRounds = 100
+
+// Affiliate joins the user to a.Org and asks for a look at the user from work
+// on (zero: does not ask). The member index is written before the record. When
+// the user is affiliated already, only the personal data is updated: empty
+// fields leave what is there, neither AffiliatedAt nor Announce is set again,
+// no work is asked for, and added is false. A zero AffiliatedAt means now.
+// After an error it may be called again.
+func (s *Store) Affiliate(ctx context.Context, id orcid.ID, a event.Affiliation, work time.Time) (added bool, err error) {
+	list, err := s.AffiliateAll(ctx, a.Org, []Affiliated{{id, a}}, work)
+	if err != nil {
+		return false, err
+	}
+	return list[0], nil
+}
+
+// AffiliateAll is Affiliate for many users of one organisation, an import's
+// batch of about a thousand. Affiliation.Org may be left out. After an error
+// added tells only of those that are known to be done.
+func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliated, work time.Time) (added []bool, err error) {
+	added = make([]bool, len(list))
+	if !org.ValidID(orgID) {
+		return added, fmt.Errorf("affiliate %d users: %q is not an organisation's id", len(list), orgID)
+	}
+	now := s.Now()
+	ids := make([]orcid.ID, len(list))
+	for i := range list {
+		if o := list[i].Affiliation.Org; o != "" && o != orgID {
+			return added, fmt.Errorf("affiliate %s with %s: the affiliation names %q", list[i].ORCID, orgID, o)
+		}
+		ids[i] = list[i].ORCID
+	}
+	if err := s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids); err != nil {
+		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
+	}
+	edits := make([]userEdit, len(list))
+	for i := range list {
+		edits[i] = userEdit{id: ids[i], work: lowerWork(work)}
+		edits[i].apply = func(u *event.User) bool {
+			a := list[i].Affiliation
+			a.Org = orgID
+			if a.AffiliatedAt.IsZero() {
+				a.AffiliatedAt = now
+			}
+			e := &edits[i]
+			e.adds = !slices.ContainsFunc(u.Affiliations, func(b event.Affiliation) bool { return b.Org == orgID })
+			if e.adds {
+				u.Affiliations = append(u.Affiliations, a)
+				return true
+			}
+			e.work = ""
+			return updatePersonal(u, a)
+		}
+	}
+	err = s.editUsers(ctx, s.scripts.userAdd, edits)
+	for i := range edits {
+		added[i] = edits[i].done && edits[i].adds
+	}
+	if err != nil {
+		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
+	}
+	return added, nil
+}
+
+func lowerWork(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return "<" + strconv.FormatInt(at.UnixMilli(), 10)
+}
+
+// updatePersonal copies what a gives into the affiliation with the same
+// organisation; it reports whether anything is different.
+func updatePersonal(u *event.User, a event.Affiliation) (changed bool) {
+	for i := range u.Affiliations {
+		if u.Affiliations[i].Org != a.Org {
+			continue
+		}
+		b := u.Affiliations[i]
+		set := func(to *string, text string) {
+			if text != "" && *to != text {
+				*to, changed = text, true
+			}
+		}
+		set(&b.Email, a.Email)
+		set(&b.EPPN, a.EPPN)
+		set(&b.Name, a.Name)
+		u.Affiliations[i] = b
+	}
+	return changed
+}
+
+// Unaffiliate takes the user out of the organisation and asks for a look at the
+// user from work on (zero: does not ask). The record is written before the
+// member index. It reports whether the user was affiliated.
+func (s *Store) Unaffiliate(ctx context.Context, id orcid.ID, orgID string, work time.Time) (removed bool, err error) {
+	list, err := s.UnaffiliateAll(ctx, orgID, []orcid.ID{id}, work)
+	return list[0], err
+}
+
+// UnaffiliateAll is Unaffiliate for many users of one organisation, the batch
+// of a job. After an error removed tells only of those that are known to be
+// done, and calling it again finishes the rest.
+func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID, work time.Time) (removed []bool, err error) {
+	removed = make([]bool, len(ids))
+	fail := func(err error) ([]bool, error) {
+		return removed, fmt.Errorf("take %d users out of %s: %w", len(ids), orgID, err)
+	}
+	raws, err := s.readRaw(ctx, s.scripts.userRead, ids, nil)
+	if err != nil {
+		return fail(err)
+	}
+	edits := make([]userEdit, len(ids))
+	for i := range ids {
+		edits[i] = userEdit{id: ids[i], work: lowerWork(work), raw: raws[i]}
+		edits[i].apply = func(u *event.User) bool {
+			n := len(u.Affiliations)
+			u.Affiliations = slices.DeleteFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == orgID })
+			edits[i].adds = len(u.Affiliations) < n
+			return edits[i].adds
+		}
+	}
+	err = s.editUsers(ctx, s.scripts.userDrop, edits)
+	gone := make([]orcid.ID, 0, len(ids))
+	for i := range edits {
+		if edits[i].done {
+			removed[i] = edits[i].adds
+			gone = append(gone, ids[i])
+		}
+	}
+	// Also when only some are done: those are out of the record, and a second
+	// call would find nothing to tell by.
+	if ierr := s.leaveIndex(ctx, orgID, gone); err == nil {
+		err = ierr
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return removed, nil
+}
+
+// leaveIndex takes users out of the member index whose records are not
+// affiliated any more. Somebody may affiliate one of them again just before its
+// number is taken out; then it is put back: a member too many is harmless, one
+// too few would be forgotten.
+func (s *Store) leaveIndex(ctx context.Context, orgID string, ids []orcid.ID) error {
+	if err := s.memberCalls(ctx, s.scripts.memberRemove, orgID, ids); err != nil {
+		return err
+	}
+	users, err := s.Users(ctx, ids)
+	if err != nil {
+		return err
+	}
+	var back []orcid.ID
+	for i, u := range users {
+		if u != nil && slices.ContainsFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == orgID }) {
+			back = append(back, ids[i])
+		}
+	}
+	return s.memberCalls(ctx, s.scripts.memberAdd, orgID, back)
+}
+
+// userEdit is one record to be changed, whatever it is when its turn comes.
+type userEdit struct {
+	id orcid.ID
+	// raw is the record as it was last seen, with its ping; "" is none. A wrong
+	// guess costs one more round.
+	raw  string
+	work string // as userSaveBody takes it; apply may change it
+	// apply changes the user and reports whether there is anything to write. It
+	// is called once a round.
+	apply func(u *event.User) bool
+	adds  bool // apply's own note
+	done  bool // written, or nothing to write
+}
+
+// editUsers edits every record and writes it, again for those that were changed
+// by somebody else meanwhile.
+func (s *Store) editUsers(ctx context.Context, sc *script, edits []userEdit) error {
+	todo := make([]*userEdit, len(edits))
+	for i := range edits {
+		todo[i] = &edits[i]
+	}
+	for range maxEditRounds {
+		var open []*userEdit
+		var list []*saving
+		for _, e := range todo {
+			v, err := s.edited(ctx, e)
+			if err != nil {
+				return fmt.Errorf("user %s: %w", e.id, err)
+			}
+			if v == nil {
+				// A guess that there is no record is not knowledge: only apply
+				// that has nothing to do may end with it, and it was read.
+				e.done = true
+				continue
+			}
+			open, list = append(open, e), append(list, v)
+		}
+		if len(list) == 0 {
+			return nil
+		}
+		err := s.saveUsers(ctx, sc, list)
+		todo = todo[:0]
+		for i, e := range open {
+			e.done, e.raw = list[i].saved, list[i].found
+			if !e.done {
+				todo = append(todo, e)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("user %s: %w", todo[0].id, ErrConflict)
+}
+
+// edited applies an edit to the record as it was last seen; nil means that
+// there is nothing to write.
+func (s *Store) edited(ctx context.Context, e *userEdit) (*saving, error) {
+	u := &event.User{ORCID: e.id}
+	if e.raw != "" {
+		var err error
+		if u, err = s.decodeUser(ctx, e.id, e.raw); err != nil {
+			return nil, err
+		}
+	}
+	version := u.Version
+	if !e.apply(u) {
+		return nil, nil
+	}
+	record, err := s.encodeUser(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return &saving{id: e.id, version: version, record: record, ping: u.LastPing, work: e.work}, nil
+}
