@@ -112,7 +112,7 @@ func forWanted(credential string, base int, rows []event.Registration, consider 
 	for i := range rows {
 		r := &rows[i]
 		top = max(top, r.Epoch)
-		if r.Status == http.StatusTooManyRequests || r.Status == http.StatusServiceUnavailable {
+		if resting(*r) {
 			rest = latest(rest, r.RetryAt)
 		}
 		// A row on its way out, or with another URL than the one wanted, is not
@@ -161,6 +161,11 @@ func before(a, b Step) bool {
 // atORCID reports whether ORCID may hold the row.
 func atORCID(r event.Registration) bool {
 	return r.State == event.RegPutting || r.State == event.RegAlive || r.State == event.RegDeleting
+}
+
+// resting reports whether the row waits because ORCID had too much to do.
+func resting(r event.Registration) bool {
+	return r.Status == http.StatusTooManyRequests || r.Status == http.StatusServiceUnavailable
 }
 
 // Empty reports whether the record of u may be removed: nobody is told about
@@ -216,7 +221,9 @@ func Rearm(u event.User, credential string, now time.Time) event.User {
 	r := &u.Registrations[top]
 	switch r.State {
 	case event.RegPutting:
-		r.RetryAt = time.Time{} // its PUT is still to come: no second row for it
+		if !resting(*r) {
+			r.RetryAt = time.Time{} // its PUT is still to come: no second row for it
+		}
 	case event.RegAlive, event.RegRefused:
 		planned := event.Registration{Credential: credential, Epoch: r.Epoch + 1, Base: r.Base}
 		enter(&planned, event.RegNone, now)
