@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -62,6 +63,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 func (d *Dialer) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return net.UnknownNetworkError(network)
+	}
+	if strings.HasPrefix(address, ":") {
+		return d.Check(netip.IPv6Unspecified()) // no host means this machine
 	}
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
