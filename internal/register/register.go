@@ -204,9 +204,9 @@ func Intend(u event.User, s Step, now time.Time) event.User {
 
 // Rearm returns u with a new registration planned for the credential, with a
 // new epoch; the old one goes once the new one has lived for a while. It also
-// makes a refused registration try again, and ends a back-off. A credential
-// without registration, or whose registration is on its way out, needs none:
-// Next sees to it.
+// makes a refused registration try again, and ends a back-off, but not a rest
+// that ORCID asked for. A credential without registration, or whose
+// registration is on its way out, needs none: Next sees to it.
 func Rearm(u event.User, credential string, now time.Time) event.User {
 	u.Registrations = slices.Clone(u.Registrations)
 	top := -1
