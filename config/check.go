@@ -236,12 +236,17 @@ func (r *reader) checkRedis(c *Config) {
 		}
 		r.refuse(key, "needs redis.addresses")
 	case c.Embedded():
-		for key, set := range map[string]bool{
-			"redis.username": d.Username != "", "redis.password": d.Password != "",
-			"redis.ca_file": d.CAFile != "", "redis.strict": d.Strict,
+		for _, one := range []struct {
+			key string
+			set bool
+		}{
+			{"redis.username", d.Username != ""},
+			{"redis.password", d.Password != ""},
+			{"redis.ca_file", d.CAFile != ""},
+			{"redis.strict", d.Strict},
 		} {
-			if set {
-				r.refuse(key, "does not go with the embedded Redis")
+			if one.set {
+				r.refuse(one.key, "does not go with the embedded Redis")
 			}
 		}
 	default:

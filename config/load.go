@@ -99,9 +99,10 @@ func Parse(name string, data []byte, o LoadOptions) (*Config, error) {
 	return c, nil
 }
 
-var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.){2,}"|'(?:[^'\\]|\\.){2,}'`)
+// found matches what the parser repeats of the file: quoted text and numbers.
+var found = regexp.MustCompile(`"(?:[^"\\]|\\.){2,}"|'(?:[^'\\]|\\.){2,}'|[-+]?[0-9][0-9a-zA-Z_.:+-]{3,}`)
 
-// syntaxError turns the parser's error into ours. The parser quotes what it
+// syntaxError turns the parser's error into ours. The parser repeats what it
 // found, which may be a secret whose quotes were forgotten, so only words that
 // are keys of ours are kept.
 func syntaxError(name string, err error) Error {
@@ -112,17 +113,23 @@ func syntaxError(name string, err error) Error {
 	}
 	e.Line = max(1, p.Position.Line)
 	known := func(words string) bool {
-		return !slices.ContainsFunc(strings.Split(words, "."), func(w string) bool { return len(tables(w)) == 0 })
+		return len(words) < 100 && !slices.ContainsFunc(strings.Split(words, "."), func(w string) bool { return len(tables(w)) == 0 })
 	}
 	if p.LastKey != "" && known(p.LastKey) {
 		e.Key = p.LastKey
 	}
-	e.Why = "is not TOML: " + quoted.ReplaceAllStringFunc(p.Message, func(q string) string {
-		if known(q[1 : len(q)-1]) {
-			return q
+	message := found.ReplaceAllStringFunc(p.Message, func(text string) string {
+		if known(strings.Trim(text, `"'`)) {
+			return text
 		}
 		return "…"
 	})
+	e.Why += ": " + strings.TrimSuffix(strings.Map(func(c rune) rune {
+		if isControl(c) {
+			return ' '
+		}
+		return c
+	}, message), ".")
 	if strings.HasPrefix(p.Message, "expected value but found") || strings.HasPrefix(p.Message, "expected a top-level item") {
 		e.Why += " (text must be in quotes)"
 	}

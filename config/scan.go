@@ -71,7 +71,12 @@ type scanner struct {
 
 // scan returns the tree of the file and the line that is nested too deeply, or 0.
 func scan(data []byte) (root *node, tooDeep int) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	for _, mark := range []string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"} { // as the parser does
+		if rest, ok := bytes.CutPrefix(data, []byte(mark)); ok {
+			data = rest
+			break
+		}
+	}
 	s := &scanner{b: data, line: 1}
 	root = &node{line: 1}
 	table := root

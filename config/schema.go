@@ -112,7 +112,7 @@ func tables(key string) []string {
 
 // nearest returns the word most like s, or "" when none is like it.
 func nearest(s string, words []string) string {
-	best, least := "", max(1, len(s)/3)+1
+	best, least := "", min(5, max(1, len(s)/3)+1)
 	for _, w := range words {
 		if d := distance(strings.ToLower(s), w); d < least {
 			best, least = w, d
@@ -121,24 +121,29 @@ func nearest(s string, words []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance of the first 64 bytes.
+// distance counts insertions, deletions, changes and swaps of neighbours that
+// make b of a, in their first 64 bytes.
 func distance(a, b string) int {
 	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			change := rows[i-1][j-1]
+			if a[i-1] != b[j-1] {
+				change++
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			rows[i][j] = min(change, rows[i-1][j]+1, rows[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return rows[len(a)][len(b)]
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -90,7 +91,10 @@ func (r *reader) readSecret(name string) (content []byte, found string, err erro
 		}
 		return content, place, nil
 	}
-	return nil, "", fmt.Errorf("there is no file %q", strings.Join(places, `" or "`))
+	for i := range places {
+		places[i] = strconv.Quote(places[i])
+	}
+	return nil, "", fmt.Errorf("there is no file %s", strings.Join(places, " or "))
 }
 
 // isCredential reports whether the file is in CredentialsDir, whose maker guards

@@ -305,8 +305,10 @@ func kind(raw any) string {
 		return "text"
 	case bool:
 		return "true or false"
-	case int64, float64:
+	case int64:
 		return "a number"
+	case float64:
+		return "a number with a decimal point"
 	case []any, []map[string]any:
 		return "a list"
 	case map[string]any:
