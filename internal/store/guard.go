@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,14 +23,17 @@ import (
 // older state is found too. Once tripped, every call fails with ErrForgot until
 // a person says `recover --accept-loss`.
 type Guard struct {
-	path    string
-	reason  atomic.Pointer[string]
-	id      string
-	fence   int64
-	mark    string
-	beat    atomic.Int64 // the latest beat known to be in Redis, in ms
-	onTrip  func(reason string)
-	tripped sync.Once
+	path   string
+	state  atomic.Pointer[guardState]
+	beat   atomic.Int64 // the latest beat known to be in Redis, in ms
+	onTrip func(reason string)
+}
+
+// guardState changes as a whole.
+type guardState struct {
+	id   string
+	mark string // what stands in every partition: canary and fencing number
+	err  error  // nil while Redis is the one we know
 }
 
 // canaryFile is what stands in data_dir. Beat is the latest beat (ms, Redis's
@@ -52,21 +54,38 @@ const (
 	canaryFileName = "canary.json"
 )
 
-// Err is nil while Redis is the one we know, else it wraps ErrForgot and says
-// why.
-func (g *Guard) Err() error {
-	if r := g.reason.Load(); r != nil {
-		return fmt.Errorf("%s: %w", *r, ErrForgot)
-	}
-	return nil
+func newGuard(path string, onTrip func(string)) *Guard {
+	g := &Guard{path: path, onTrip: onTrip}
+	g.state.Store(&guardState{err: fmt.Errorf("redis was not reached yet: %w", ErrAway)})
+	return g
 }
 
-// Mark is what stands in every partition: the canary and our fencing number.
-func (g *Guard) Mark() string { return g.mark }
+// Err is nil while Redis is the one we know. Before the first Attach it wraps
+// ErrAway, later ErrForgot, and says why.
+func (g *Guard) Err() error { return g.state.Load().err }
 
+// Forgot reports whether only a person can end what Err says.
+func (g *Guard) Forgot() bool { return errors.Is(g.Err(), ErrForgot) }
+
+// Mark is what stands in every partition: the canary and our fencing number;
+// empty before the first Attach.
+func (g *Guard) Mark() string { return g.state.Load().mark }
+
+// trip says that Redis forgot; the first reason stays.
 func (g *Guard) trip(reason string) {
-	if g.reason.CompareAndSwap(nil, &reason) && g.onTrip != nil {
-		g.onTrip(reason)
+	for {
+		old := g.state.Load()
+		if errors.Is(old.err, ErrForgot) {
+			return
+		}
+		next := *old
+		next.err = fmt.Errorf("%s: %w", reason, ErrForgot)
+		if g.state.CompareAndSwap(old, &next) {
+			if g.onTrip != nil {
+				g.onTrip(reason)
+			}
+			return
+		}
 	}
 }
 
@@ -221,9 +240,8 @@ func (s *Store) take(ctx context.Context, file canaryFile) error {
 	if err := s.guard.write(file); err != nil {
 		return err
 	}
-	s.guard.id, s.guard.fence, s.guard.mark = file.ID, fence, mark
 	s.guard.beat.Store(now)
-	s.guard.reason.Store(nil)
+	s.guard.state.Store(&guardState{id: file.ID, mark: mark})
 	return nil
 }
 
@@ -311,7 +329,7 @@ func (s *Store) Keep(ctx context.Context) {
 		if err := s.clock.sync(ctx, s); err != nil {
 			continue
 		}
-		file := canaryFile{ID: s.guard.id, Initialised: true, Beat: s.guard.beat.Load()}
+		file := canaryFile{ID: s.guard.state.Load().id, Initialised: true, Beat: s.guard.beat.Load()}
 		if err := s.guard.write(file); err != nil {
 			s.log.Warn("the canary file cannot be written", "err", err)
 		}

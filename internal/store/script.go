@@ -91,24 +91,20 @@ func (s *Store) do(ctx context.Context, calls ...*call) error {
 	if len(calls) == 0 {
 		return nil
 	}
-	if err := s.guard.Err(); err != nil {
+	state := s.guard.state.Load()
+	if state.err != nil {
 		for _, c := range calls {
-			c.err = err
+			c.err = state.err
 		}
-		return err
+		return state.err
 	}
-	return s.doUnguarded(ctx, calls...)
-}
-
-// doUnguarded is do for the few calls that make a Redis ours.
-func (s *Store) doUnguarded(ctx context.Context, calls ...*call) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
 	defer cancel()
 	began := time.Now()
 	send := func(list []*call, whole bool) {
 		if len(list) == 1 {
 			c := list[0]
-			cmd := redis.NewCmd(ctx, s.command(c, whole)...)
+			cmd := redis.NewCmd(ctx, s.command(c, state.mark, whole)...)
 			err := s.rdb.Process(ctx, cmd)
 			c.res, c.err = cmd.Val(), s.classify(ctx, c.script.name, err)
 			return
@@ -116,7 +112,7 @@ func (s *Store) doUnguarded(ctx context.Context, calls ...*call) error {
 		pipe := s.rdb.Pipeline()
 		cmds := make([]*redis.Cmd, len(list))
 		for i, c := range list {
-			cmds[i] = redis.NewCmd(ctx, s.command(c, whole)...)
+			cmds[i] = redis.NewCmd(ctx, s.command(c, state.mark, whole)...)
 			if err := pipe.Process(ctx, cmds[i]); err != nil {
 				cmds[i].SetErr(err)
 			}
@@ -151,7 +147,7 @@ func (s *Store) doUnguarded(ctx context.Context, calls ...*call) error {
 	return first
 }
 
-func (s *Store) command(c *call, whole bool) []any {
+func (s *Store) command(c *call, mark string, whole bool) []any {
 	which := 0
 	if s.embedded {
 		which = 1
@@ -166,7 +162,7 @@ func (s *Store) command(c *call, whole bool) []any {
 	for _, k := range c.keys {
 		out = append(out, k)
 	}
-	out = append(out, s.guard.Mark())
+	out = append(out, mark)
 	return append(out, c.args...)
 }
 

@@ -47,6 +47,12 @@ type Options struct {
 	DataDir string
 	// Timeout bounds one call. Default 5 s.
 	Timeout time.Duration
+	// DeadLetters is how many are kept per organisation and channel; then the
+	// oldest is dropped. Default (0) 100,000.
+	DeadLetters int
+	// AttemptLog is how many attempts are kept per organisation and channel, for
+	// at most 90 days. Default (0) 1,000.
+	AttemptLog int
 	// OnForgot is called once when Redis turns out to have forgotten; it must
 	// not block.
 	OnForgot   func(reason string)
@@ -75,6 +81,7 @@ type Store struct {
 	volatile bool
 	warnings []string
 
+	deadLetters, attemptLog int
 	slotMergers
 }
 
@@ -93,7 +100,7 @@ func New(o Options) (*Store, error) {
 	}
 	s := &Store{
 		keys:     keys{o.Prefix},
-		guard:    &Guard{path: filepath.Join(o.DataDir, canaryFileName), onTrip: o.OnForgot},
+		guard:    newGuard(filepath.Join(o.DataDir, canaryFileName), o.OnForgot),
 		clock:    newClock(time.Now().UTC()),
 		nowFunc:  o.Now,
 		box:      o.Box,
@@ -104,6 +111,9 @@ func New(o Options) (*Store, error) {
 		cluster:  o.Cluster,
 		strict:   o.Strict,
 		volatile: o.AllowVolatile,
+
+		deadLetters: orDefault(o.DeadLetters, 100_000),
+		attemptLog:  orDefault(o.AttemptLog, 1000),
 	}
 	if s.timeout <= 0 {
 		s.timeout = 5 * time.Second

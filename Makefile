@@ -1,0 +1,55 @@
+# make alone prints help: every target with ## behind it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-short lint vet generate check-generated vuln deps clean
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+LINT_VERSION := v2.15.0
+TOOLS := $(CURDIR)/.tools
+LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+build: ## build bin/dispatchd
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/dispatchd ./daemon
+
+demo: build ## see it work: simulated ORCID, 4 organisations, 500 researchers (needs Go only)
+	bin/dispatchd demo $(DEMO)
+
+test: deps ## run every test with the race detector (installs redis-server when it can)
+	go test -race -timeout 10m ./...
+
+vet: ## go vet
+	go vet ./...
+
+lint: $(LINT) ## golangci-lint (installed into .tools at its pinned version)
+	$(LINT) run ./...
+
+$(LINT):
+	@echo "installing golangci-lint $(LINT_VERSION) into .tools (once, takes a few minutes)"
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv $(TOOLS)/golangci-lint $@
+
+generate: ## write generated files anew (config.toml)
+	go generate ./...
+
+check-generated: generate ## fail when a generated file was not committed
+	git diff --exit-code
+
+deps: ## install what the tests need: redis-server
+	@if command -v redis-server >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "make: redis-server is missing; installing it with apt-get"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
+	else \
+	  echo "make: redis-server 7 or newer is missing. Install it, for example:"; \
+	  echo "    sudo apt-get install redis-server      (Debian, Ubuntu)"; \
+	  echo "    brew install redis                     (macOS)"; \
+	  exit 1; \
+	fi
+
+clean: ## remove what was built
+	rm -rf bin .tools

@@ -1,0 +1,365 @@
+// Package fanout reads the intake log and turns every ping into one slot per
+// organisation and channel that is owed the news. It promises that an entry
+// leaves the log only after every partition took it, that applying an entry
+// again changes nothing, and that a failed look-up is never read as "unknown".
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+	"dispatchd/internal/store"
+)
+
+// Store is what fan-out needs of the store.
+type Store interface {
+	// ReadLog returns entries of a lane after an id, oldest first.
+	ReadLog(ctx context.Context, lane int, after string, count int) ([]store.Entry, error)
+	// LookUp returns one user (or nil) per id and notes the ping's time. Any
+	// failure is an error for the whole call.
+	LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error)
+	// Enqueue applies targets; a partition skips entries it has applied before.
+	Enqueue(ctx context.Context, lane int, targets []store.Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error)
+	// RemoveEntries removes entries and counts them exactly once.
+	RemoveEntries(ctx context.Context, lane int, list []store.Processed) error
+	// TrimApplied forgets that entries before this time were applied.
+	TrimApplied(ctx context.Context, lane int, before time.Time) error
+	Now() time.Time
+}
+
+// Directory answers for the current settings of organisations.
+type Directory interface {
+	Organisation(id string) (*org.Organisation, bool)
+}
+
+// Hints wakes whoever has to do with the news; it must not block.
+type Hints interface {
+	HintChannel(key event.ChannelKey, at time.Time)
+	HintUser(id orcid.ID, express bool)
+}
+
+// Options wires a Reader.
+type Options struct {
+	Store     Store
+	Directory Directory
+	Hints     Hints
+	// QuietPeriod is how long news waits after its first ping; asked per batch,
+	// so that a reload takes effect. Zero delivers at once.
+	QuietPeriod func() time.Duration
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
+	// Batch is how many log entries are taken at once. Default 32.
+	Batch int
+	// KeepFor is how old an entry must be before it is removed, so that a
+	// partition that fell back in a failover is fed again. Default 5 s.
+	KeepFor time.Duration
+	// Poll is how long the reader sleeps when nobody wakes it. Default 250 ms.
+	Poll time.Duration
+	// Panics counts a recovered panic.
+	Panics func(component string)
+}
+
+// Reader fans one lane after the other out, each in its own goroutine.
+type Reader struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	wake    [store.Lanes]chan struct{}
+}
+
+// New checks the options.
+func New(o Options) (*Reader, error) {
+	if o.Store == nil || o.Directory == nil || o.Hints == nil || o.QuietPeriod == nil || o.Logger == nil || o.Panics == nil {
+		return nil, errors.New("fanout: Store, Directory, Hints, QuietPeriod, Logger and Panics must be set")
+	}
+	if o.Batch <= 0 {
+		o.Batch = 32
+	}
+	if o.KeepFor <= 0 {
+		o.KeepFor = 5 * time.Second
+	}
+	if o.Poll <= 0 {
+		o.Poll = 250 * time.Millisecond
+	}
+	r := &Reader{o: o, log: o.Logger.With("component", "fanout"), metrics: newMetrics(o.Registerer)}
+	for l := range r.wake {
+		r.wake[l] = make(chan struct{}, 1)
+	}
+	return r, nil
+}
+
+// Wake says that the log has news. It does not block.
+func (r *Reader) Wake() {
+	for _, w := range r.wake {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Run reads every lane until ctx ends.
+func (r *Reader) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for lane := range store.Lanes {
+		wg.Go(func() { r.runLane(ctx, lane) })
+	}
+	wg.Wait()
+}
+
+// runLane repeats passes; after an error it waits a little longer each time and
+// begins the lane anew, because Redis may have fallen back.
+func (r *Reader) runLane(ctx context.Context, lane int) {
+	l := newLane(lane)
+	wait := time.Duration(0)
+	failing := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake[lane]:
+			if failing { // news do not make a Redis that is away come back sooner
+				select {
+				case <-ctx.Done():
+					return
+				case <-timer.C:
+				}
+			}
+		case <-timer.C:
+		}
+		more, err := r.pass(ctx, l)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return
+		case err != nil:
+			if !failing {
+				r.log.Warn("fan-out waits", "lane", lane, "err", err)
+			}
+			failing = true
+			r.metrics.errors.Inc()
+			wait = min(max(2*wait, 50*time.Millisecond), 2*time.Second)
+			l = newLane(lane)
+		default:
+			if failing {
+				r.log.Info("fan-out goes on", "lane", lane)
+			}
+			failing = false
+			wait = r.o.Poll
+			if more {
+				wait = 0
+			}
+		}
+		timer.Reset(wait)
+	}
+}
+
+// lane is what one lane's reader knows. All of it can be made anew from Redis.
+type lane struct {
+	number  int
+	after   string       // the last entry that was applied
+	applied []appliedRow // applied, waiting to be old enough to be removed
+	trimmed time.Time
+}
+
+type appliedRow struct {
+	at     time.Time
+	counts store.Processed
+}
+
+func newLane(n int) *lane { return &lane{number: n} }
+
+// pass applies one batch and removes what is old enough. It reports whether
+// more is likely waiting. A panic (a bug, or damaged state) becomes an error.
+func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.o.Panics("fanout")
+			err = fmt.Errorf("fan-out panicked: %v", p)
+		}
+	}()
+	entries, err := r.o.Store.ReadLog(ctx, l.number, l.after, r.o.Batch)
+	if err != nil {
+		return false, err
+	}
+	if len(entries) > 0 {
+		counts, err := r.apply(ctx, l.number, entries)
+		if err != nil {
+			return false, err
+		}
+		for i, e := range entries {
+			l.applied = append(l.applied, appliedRow{e.Committed(), counts[i]})
+		}
+		l.after = entries[len(entries)-1].ID
+	}
+	if err := r.retire(ctx, l); err != nil {
+		return false, err
+	}
+	return len(entries) == r.o.Batch, nil
+}
+
+// apply looks the users up and enqueues what is owed.
+func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) ([]store.Processed, error) {
+	var ids []orcid.ID
+	var at []time.Time
+	for _, e := range entries {
+		for _, it := range e.Items {
+			if it.Kind != store.KindCreated {
+				ids, at = append(ids, it.ORCID), append(at, it.At)
+			}
+		}
+	}
+	var users []*event.User
+	if len(ids) > 0 {
+		var err error
+		if users, err = r.o.Store.LookUp(ctx, ids, at); err != nil {
+			return nil, fmt.Errorf("look users up: %w", err)
+		}
+		if len(users) != len(ids) {
+			return nil, fmt.Errorf("look users up: %d answers for %d users", len(users), len(ids))
+		}
+	}
+	counts := make([]store.Processed, len(entries))
+	var targets []store.Target
+	var stray []orcid.ID
+	next := 0
+	for i, e := range entries {
+		counts[i].ID = e.ID
+		for _, it := range e.Items {
+			if it.Kind == store.KindCreated {
+				counts[i].Announced++
+				targets = appendTargets(targets, r.o.Directory, it.Subject, event.Created, it, e.ID)
+				continue
+			}
+			u := users[next]
+			next++
+			before := len(targets)
+			reason := owed(r.o.Directory, u, it.Subject, func(orgID string) {
+				targets = appendTargets(targets, r.o.Directory, orgID, event.Updated, it, e.ID)
+			})
+			counts[i].Pings++
+			switch {
+			case len(targets) > before:
+				counts[i].Told++
+			case reason == unknown:
+				counts[i].Unknown++
+			case reason == notWanted:
+				counts[i].NotWanted++
+				stray = append(stray, it.ORCID)
+			default:
+				counts[i].NoOrganisation++
+				stray = append(stray, it.ORCID)
+			}
+		}
+	}
+	if len(targets) > 0 {
+		due, err := r.o.Store.Enqueue(ctx, laneNo, targets, r.o.QuietPeriod())
+		if err != nil {
+			return nil, fmt.Errorf("enqueue: %w", err)
+		}
+		for key, when := range due {
+			r.o.Hints.HintChannel(key, when)
+		}
+	}
+	// A ping that nobody wants is a row at ORCID that should not be there: its
+	// user's actor compares and removes it.
+	for _, id := range stray {
+		r.o.Hints.HintUser(id, false)
+	}
+	return counts, nil
+}
+
+// retire removes entries that are old enough and forgets that they were
+// applied.
+func (r *Reader) retire(ctx context.Context, l *lane) error {
+	limit := r.o.Store.Now().Add(-r.o.KeepFor)
+	n := 0
+	for n < len(l.applied) && n < 512 && l.applied[n].at.Before(limit) {
+		n++
+	}
+	if n > 0 {
+		gone := make([]store.Processed, n)
+		for i := range gone {
+			gone[i] = l.applied[i].counts
+		}
+		if err := r.o.Store.RemoveEntries(ctx, l.number, gone); err != nil {
+			return err
+		}
+		l.applied = append(l.applied[:0:0], l.applied[n:]...)
+	}
+	if limit.Sub(l.trimmed) > 10*time.Second {
+		// Only entries that are gone from the log may be forgotten: those before
+		// the oldest one that waits to be removed, and never past what this
+		// reader has reached (an earlier process may have applied more).
+		before := limit
+		if len(l.applied) > 0 && l.applied[0].at.Before(before) {
+			before = l.applied[0].at
+		}
+		if reached := (store.Entry{ID: l.after}).Committed(); l.after != "" && reached.Before(before) {
+			before = reached
+		}
+		if err := r.o.Store.TrimApplied(ctx, l.number, before); err != nil {
+			return err
+		}
+		l.trimmed = limit
+	}
+	return nil
+}
+
+type reason int
+
+const (
+	told reason = iota
+	unknown
+	notWanted
+	noOrganisation
+)
+
+// owed calls tell for every organisation that is owed a ping of this
+// credential: affiliated, served by that credential, enabled. Otherwise it
+// says why nobody is.
+func owed(dir Directory, u *event.User, credential string, tell func(orgID string)) reason {
+	if u == nil {
+		return unknown
+	}
+	why := notWanted
+	for _, a := range u.Affiliations {
+		o, ok := dir.Organisation(a.Org)
+		if !ok || o.Credential != credential {
+			continue
+		}
+		if !o.AnyEnabled() {
+			if why == notWanted {
+				why = noOrganisation
+			}
+			continue
+		}
+		why = told
+		tell(a.Org)
+	}
+	return why
+}
+
+// appendTargets adds one target per channel that wants the type.
+func appendTargets(to []store.Target, dir Directory, orgID string, t event.Type, it store.Item, entry string) []store.Target {
+	o, ok := dir.Organisation(orgID)
+	if !ok {
+		return to
+	}
+	for _, ch := range event.Channels {
+		if o.Wants(ch, t) {
+			to = append(to, store.Target{Org: orgID, Channel: ch, ORCID: it.ORCID, Type: t, At: it.At, Entry: entry})
+		}
+	}
+	return to
+}

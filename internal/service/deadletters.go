@@ -1,0 +1,122 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/store"
+)
+
+// DeadLetterPage is one page of dead letters of a channel.
+type DeadLetterPage struct {
+	DeadLetters []store.DeadLetter `json:"dead_letters"`
+	Next        string             `json:"next,omitempty"`
+}
+
+// DeadLetters returns a page of what was given up on.
+func (s *Service) DeadLetters(ctx context.Context, orgID string, ch event.Channel, cursor string, n int) (DeadLetterPage, error) {
+	if _, err := s.get(orgID); err != nil {
+		return DeadLetterPage{}, err
+	}
+	list, next, err := s.o.Store.DeadLetters(ctx, orgID, ch, cursor, n)
+	if err != nil {
+		return DeadLetterPage{}, wrap("list dead letters", err)
+	}
+	if list == nil {
+		list = []store.DeadLetter{}
+	}
+	return DeadLetterPage{list, next}, nil
+}
+
+// Attempts returns the latest attempts of a channel, newest first.
+func (s *Service) Attempts(ctx context.Context, orgID string, ch event.Channel, n int) ([]event.Attempt, error) {
+	if _, err := s.get(orgID); err != nil {
+		return nil, err
+	}
+	list, err := s.o.Store.Attempts(ctx, orgID, ch, n)
+	if err != nil {
+		return nil, wrap("read the attempts", err)
+	}
+	if list == nil {
+		list = []event.Attempt{}
+	}
+	return list, nil
+}
+
+// Replay tries dead letters again: one, those since a time, or all. It is a
+// job, so that it goes on after a restart; concurrency limits hold as always.
+func (s *Service) Replay(ctx context.Context, by By, orgID string, sel store.Selection) (store.Job, error) {
+	if _, err := s.get(orgID); err != nil {
+		return store.Job{}, err
+	}
+	j := newJob(jobReplay, orgID, s.o.Store.Now())
+	// What dies after this moment is not part of the job: a receiver that goes
+	// on refusing must not keep it going for ever.
+	j.Args = map[string]string{"until": j.Created.Format(time.RFC3339Nano)}
+	if !sel.ORCID.IsZero() {
+		j.Args["orcid"] = sel.ORCID.String()
+	}
+	if !sel.Since.IsZero() {
+		j.Args["since"] = sel.Since.Format(time.RFC3339Nano)
+	}
+	if err := s.o.Store.SaveJob(ctx, j); err != nil {
+		return store.Job{}, wrap("note the job", err)
+	}
+	s.audit(by, "replay asked for", "org", orgID, "orcid", j.Args["orcid"], "since", j.Args["since"])
+	s.startJob(j)
+	return j, nil
+}
+
+func (s *Service) replayJob(ctx context.Context, j *store.Job) error {
+	var sel store.Selection
+	var err error
+	if v := j.Args["orcid"]; v != "" {
+		if sel.ORCID, err = orcid.Parse(v); err != nil {
+			return fmt.Errorf("read the job's orcid: %w", err)
+		}
+	}
+	if v := j.Args["since"]; v != "" {
+		if sel.Since, err = time.Parse(time.RFC3339Nano, v); err != nil {
+			return fmt.Errorf("read the job's since: %w", err)
+		}
+	}
+	for _, ch := range event.Channels {
+		for more := true; more; {
+			var n int
+			if n, more, err = s.o.Store.Replay(ctx, j.Org, ch, sel, jobBatch); err != nil {
+				return fmt.Errorf("replay: %w", err)
+			}
+			j.Done += int64(n)
+			if n > 0 {
+				s.o.Hints.HintChannel(event.ChannelKey{Org: j.Org, Channel: ch}, s.o.Store.Now())
+			}
+			if err := s.saveCursor(ctx, j); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Purge throws dead letters away and returns how many.
+func (s *Service) Purge(ctx context.Context, by By, orgID string, sel store.Selection) (int, error) {
+	if _, err := s.get(orgID); err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, ch := range event.Channels {
+		for more := true; more; {
+			var n int
+			var err error
+			if n, more, err = s.o.Store.Purge(ctx, orgID, ch, sel, jobBatch); err != nil {
+				return total, wrap("purge dead letters", err)
+			}
+			total += n
+		}
+	}
+	s.audit(by, "dead letters purged", "org", orgID, "count", total)
+	return total, nil
+}

@@ -1,0 +1,90 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"dispatchd/internal/org"
+	"dispatchd/internal/store"
+)
+
+// Code names a kind of failure for programs.
+type Code string
+
+// The codes, as they stand in problem documents.
+const (
+	CodeNotFound    Code = "not_found"
+	CodeInvalid     Code = "invalid"
+	CodeReadOnly    Code = "read_only" // owned by the configuration file
+	CodeConflict    Code = "conflict"  // exists already, or another's
+	CodeRateLimited Code = "rate_limited"
+	CodeUnavailable Code = "unavailable" // Redis is away; nothing was changed for sure
+	CodeForgot      Code = "redis_forgot"
+	CodeInternal    Code = "internal"
+)
+
+// Error is a failure in words for people: what happened and what to do. Faces
+// turn it into a page, a problem document or a line on a terminal.
+type Error struct {
+	Code     Code
+	What     string        // what happened
+	Do       string        // what to do about it; may be empty
+	Problems []org.Problem // for CodeInvalid: every bad field
+	Err      error         // for the log only
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	s := e.What
+	if e.Do != "" {
+		s += " " + e.Do
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func notFound(format string, args ...any) *Error {
+	return &Error{Code: CodeNotFound, What: fmt.Sprintf(format, args...)}
+}
+
+func invalid(what string, err error) *Error {
+	e := &Error{Code: CodeInvalid, What: what}
+	var bad *org.Invalid
+	if errors.As(err, &bad) {
+		e.Problems = bad.Problems
+	} else if err != nil {
+		e.Problems = []org.Problem{{Key: "body", Why: err.Error()}}
+	}
+	return e
+}
+
+// wrap turns a failure of a part below into an Error.
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var own *Error
+	switch {
+	case errors.As(err, &own):
+		return err
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, store.ErrForgot):
+		return &Error{
+			Code: CodeForgot, What: "Redis is not the one this installation knows (it was emptied, rolled back, or exchanged).",
+			Do: "Restore it, or run `dispatchd recover --accept-loss`.", Err: fmt.Errorf("%s: %w", doing, err),
+		}
+	case errors.Is(err, store.ErrAway), errors.Is(err, store.ErrFenced):
+		return &Error{
+			Code: CodeUnavailable, What: "Redis did not answer in time, so the change may not have been made.",
+			Do: "Try again; every change can be repeated safely.", Err: fmt.Errorf("%s: %w", doing, err),
+		}
+	}
+	return &Error{Code: CodeInternal, What: "Something went wrong inside dispatchd.", Do: "The log has the details.", Err: fmt.Errorf("%s: %w", doing, err)}
+}

@@ -1,0 +1,119 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+)
+
+// vanished is the reason of the suspension of an organisation that is not in
+// the configuration file any more.
+const vanished = "it vanished from the configuration file"
+
+// ApplyFile makes the organisations of the configuration file so, and says what
+// changed. Everything is checked before anything is changed. An organisation
+// that vanished from the file is suspended, never removed; one that comes back
+// goes on.
+func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation) ([]string, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	next := make([]org.Organisation, len(list))
+	inFile := map[string]bool{}
+	for i, o := range list {
+		o.Owner = org.OwnedByFile
+		inFile[o.ID] = true
+		if old, ok := s.o.Directory.Organisation(o.ID); ok {
+			keepUnsaid(&o, old)
+		}
+		if err := s.validate(&o); err != nil {
+			return nil, err
+		}
+		next[i] = o
+	}
+	var changes []string
+	for i := range next {
+		o := next[i]
+		old, exists := s.o.Directory.Organisation(o.ID)
+		o.Suspensions = nil
+		if exists {
+			o.Suspensions = old.Suspensions
+			if err := s.endVanished(ctx, by, &o, &changes); err != nil {
+				return changes, err
+			}
+		} else {
+			old = nil
+		}
+		if err := s.change(ctx, by, old, o); err != nil {
+			return changes, err
+		}
+		switch keys := Changed(old, &o); {
+		case !exists:
+			changes = append(changes, o.ID+": added")
+		case len(keys) > 0:
+			changes = append(changes, o.ID+": "+strings.Join(keys, ", ")+" changed; nothing removed")
+		}
+	}
+	for _, o := range s.o.Directory.All() {
+		if o.Owner != org.OwnedByFile || inFile[o.ID] || isSuspended(o, vanished) {
+			continue
+		}
+		gone := clone(o)
+		for _, ch := range event.Channels {
+			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, vanished); err != nil {
+				return changes, wrap("suspend an organisation", err)
+			}
+			gone.Suspensions = append(gone.Suspensions, org.Suspension{Channel: ch, Reason: vanished, Since: s.o.Store.Now()})
+		}
+		if err := s.o.Store.SaveOrganisation(ctx, gone); err != nil {
+			return changes, wrap("save the organisation", err)
+		}
+		s.o.Directory.Put(gone)
+		s.audit(by, "suspended", "org", o.ID, "reason", vanished)
+		changes = append(changes, fmt.Sprintf("%s: %s and is suspended; nothing removed (`dispatchd org remove %s` would)", o.ID, vanished, o.ID))
+	}
+	return changes, nil
+}
+
+// keepUnsaid keeps the secrets that the file does not name.
+func keepUnsaid(o, old *org.Organisation) {
+	if !o.Webhook.SigningSecret.IsSet() {
+		o.Webhook.SigningSecret = old.Webhook.SigningSecret
+		o.Webhook.OldSigningSecret = old.Webhook.OldSigningSecret
+	}
+	if !o.API.ClientSecret.IsSet() {
+		o.API.ClientSecret = old.API.ClientSecret
+	}
+}
+
+func isSuspended(o *org.Organisation, reason string) bool {
+	return slices.ContainsFunc(o.Suspensions, func(x org.Suspension) bool { return x.Reason == reason })
+}
+
+// endVanished lets an organisation that is back in the file go on.
+func (s *Service) endVanished(ctx context.Context, by By, o *org.Organisation, changes *[]string) error {
+	if !isSuspended(o, vanished) {
+		return nil
+	}
+	kept := o.Suspensions[:0:0]
+	for _, x := range o.Suspensions {
+		if x.Reason != vanished {
+			kept = append(kept, x)
+			continue
+		}
+		next, err := s.o.Store.SetHold(ctx, o.ID, x.Channel, event.HoldSuspend, timeZero, "")
+		if err != nil {
+			return wrap("end a suspension", err)
+		}
+		if !next.IsZero() {
+			s.o.Hints.HintChannel(event.ChannelKey{Org: o.ID, Channel: x.Channel}, next)
+		}
+	}
+	o.Suspensions = kept
+	s.audit(by, "suspension ended", "org", o.ID)
+	*changes = append(*changes, o.ID+": back in the file, goes on")
+	return nil
+}

@@ -1,0 +1,269 @@
+package service
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/store"
+)
+
+// Format is how an import is written.
+type Format string
+
+// The formats.
+const (
+	CSV    Format = "csv"    // header orcid,email,eppn,name; only orcid needed
+	NDJSON Format = "ndjson" // one {"orcid","email","eppn","name"} a line
+)
+
+// BadLine is a line that was not imported.
+type BadLine struct {
+	Line int    `json:"line"`
+	Why  string `json:"why"`
+}
+
+// ImportReport is what an import did so far. Lines = Added + Known + Bad.
+type ImportReport struct {
+	Lines int `json:"lines"`
+	Added int `json:"added"`
+	Known int `json:"known"` // were users already; their data was updated
+	Bad   int `json:"bad"`
+	// BadLines holds the first bad lines, at most 1,000.
+	BadLines []BadLine `json:"bad_lines"`
+}
+
+const (
+	importBatch   = 1000
+	maxBadLines   = 1000
+	maxImportLine = 64 << 10
+)
+
+// Import affiliates every researcher of a list with an organisation. Good lines
+// are imported, bad ones reported with their number. CREATED events are sent
+// only with announce. Progress, when not nil, is called after every batch. An
+// import that is cut off has imported what its last report says, and can be
+// repeated as a whole.
+func (s *Service) Import(ctx context.Context, by By, orgID string, r io.Reader, f Format, announce bool, progress func(ImportReport)) (ImportReport, error) {
+	report := ImportReport{BadLines: []BadLine{}}
+	if _, err := s.get(orgID); err != nil {
+		return report, err
+	}
+	var batch []store.Affiliated
+	now := s.o.Store.Now()
+	bad := func(line int, why error) {
+		report.Lines++
+		report.Bad++
+		if len(report.BadLines) < maxBadLines {
+			report.BadLines = append(report.BadLines, BadLine{line, why.Error()})
+		}
+	}
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		added, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
+		if err != nil {
+			return wrap("affiliate users", err)
+		}
+		for _, isNew := range added {
+			report.Lines++
+			if isNew {
+				report.Added++
+			} else {
+				report.Known++
+			}
+		}
+		batch = batch[:0]
+		if progress != nil {
+			progress(report)
+		}
+		return nil
+	}
+	take := func(line int, text string, p Person) error {
+		id, err := orcid.Parse(text)
+		if err == nil {
+			err = p.check()
+		}
+		if err != nil {
+			bad(line, err)
+			return nil
+		}
+		batch = append(batch, affiliated(orgID, id, p, now, announce))
+		if len(batch) < importBatch {
+			return nil
+		}
+		return flush()
+	}
+	var err error
+	switch f {
+	case CSV:
+		err = readCSV(r, take, bad)
+	case NDJSON:
+		err = readNDJSON(r, take, bad)
+	default:
+		err = invalid("The import has an unknown format.", fmt.Errorf("%q is neither csv nor ndjson", f))
+	}
+	if err == nil {
+		err = flush()
+	}
+	s.audit(by, "users imported", "org", orgID, "lines", report.Lines, "added", report.Added, "known", report.Known, "bad", report.Bad, "announce", announce)
+	if err != nil {
+		var own *Error
+		if !errors.As(err, &own) {
+			err = invalid("The list could not be read to its end.", err)
+		}
+		return report, err
+	}
+	return report, nil
+}
+
+// readCSV calls take for every record and bad for every line that is none.
+func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, error)) error {
+	br := bufio.NewReaderSize(r, maxImportLine)
+	if bom, err := br.Peek(3); err == nil && bytes.Equal(bom, []byte("\xef\xbb\xbf")) {
+		if _, err := br.Discard(3); err != nil {
+			return err
+		}
+	}
+	head, err := br.Peek(1)
+	if err == io.EOF || len(head) == 0 {
+		return invalid("The list is empty.", errors.New("the first line must be a header such as orcid,email,eppn,name"))
+	}
+	cr := csv.NewReader(br)
+	cr.Comma = delimiter(br)
+	cr.FieldsPerRecord = -1
+	cr.ReuseRecord = true
+	header, err := cr.Read()
+	if err != nil {
+		return invalid("The list has no readable header.", err)
+	}
+	columns, err := columnsOf(header)
+	if err != nil {
+		return invalid("The header of the list is not right.", err)
+	}
+	width := len(header)
+	for {
+		rec, err := cr.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		var pe *csv.ParseError
+		if errors.As(err, &pe) {
+			bad(pe.StartLine, pe.Err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		line, _ := cr.FieldPos(0)
+		if len(rec) != width {
+			bad(line, fmt.Errorf("has %d fields, the header has %d", len(rec), width))
+			continue
+		}
+		get := func(name string) string {
+			if i, ok := columns[name]; ok {
+				return strings.TrimSpace(rec[i])
+			}
+			return ""
+		}
+		p := Person{Email: strings.Clone(get("email")), EPPN: strings.Clone(get("eppn")), Name: strings.Clone(get("name"))}
+		if err := take(line, get("orcid"), p); err != nil {
+			return err
+		}
+	}
+}
+
+// delimiter guesses what the header is separated by: spreadsheets in many
+// countries write semicolons.
+func delimiter(br *bufio.Reader) rune {
+	head, err := br.Peek(min(br.Buffered(), 4096))
+	if err != nil && len(head) == 0 {
+		return ','
+	}
+	line, _, _ := bytes.Cut(head, []byte{'\n'})
+	best, most := ',', bytes.Count(line, []byte{','})
+	for _, c := range []byte{';', '\t'} {
+		if n := bytes.Count(line, []byte{c}); n > most {
+			best, most = rune(c), n
+		}
+	}
+	return best
+}
+
+var knownColumns = []string{"orcid", "email", "eppn", "name"}
+
+func columnsOf(header []string) (map[string]int, error) {
+	columns := map[string]int{}
+	for i, h := range header {
+		name := strings.ToLower(strings.TrimSpace(h))
+		if !slices.Contains(knownColumns, name) {
+			return nil, fmt.Errorf("unknown column %q; known are %s", clip(h), strings.Join(knownColumns, ", "))
+		}
+		if _, twice := columns[name]; twice {
+			return nil, fmt.Errorf("column %q comes twice", name)
+		}
+		columns[name] = i
+	}
+	if _, ok := columns["orcid"]; !ok {
+		return nil, errors.New("there is no column orcid")
+	}
+	return columns, nil
+}
+
+// readNDJSON is readCSV for one JSON object a line.
+func readNDJSON(r io.Reader, take func(int, string, Person) error, bad func(int, error)) error {
+	sc := bufio.NewScanner(r)
+	sc.Buffer(make([]byte, 0, 4096), maxImportLine)
+	line := 0
+	for sc.Scan() {
+		line++
+		text := bytes.TrimSpace(sc.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		var in struct {
+			ORCID string `json:"orcid"`
+			Person
+		}
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&in); err != nil {
+			bad(line, fmt.Errorf("is not the expected JSON: %s", strings.TrimPrefix(err.Error(), "json: ")))
+			continue
+		}
+		if dec.More() {
+			bad(line, errors.New("has more than one JSON value"))
+			continue
+		}
+		if err := take(line, in.ORCID, in.Person); err != nil {
+			return err
+		}
+	}
+	if errors.Is(sc.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line %d has more than %d bytes", line+1, maxImportLine)
+	}
+	return sc.Err()
+}
+
+// clean reports whether s is UTF-8 without control characters.
+func clean(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 })
+}
+
+// clip keeps an error readable whatever was fed in.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}

@@ -1,0 +1,292 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/secret"
+	"dispatchd/internal/store"
+)
+
+// The kinds of jobs.
+const (
+	jobApply  = "apply"  // an organisation's switches changed: cancel, register, unregister
+	jobRemove = "remove" // an organisation goes
+	jobReplay = "replay" // dead letters are tried again
+)
+
+// The states of a job.
+const (
+	jobRunning = "running"
+	jobDone    = "done"
+	jobFailed  = "failed"
+)
+
+const (
+	jobBatch   = 1000
+	jobKeepFor = 7 * 24 * time.Hour
+	jobsAtOnce = 4
+)
+
+func newJob(kind, orgID string, now time.Time) store.Job {
+	return store.Job{ID: kind + "-" + secret.NewKey(6).Reveal(), Kind: kind, Org: orgID, State: jobRunning, Created: now, Updated: now}
+}
+
+// runner runs jobs, a few at once, and those of one organisation one by one.
+type runner struct {
+	mu      sync.Mutex
+	queue   []store.Job
+	busy    map[string]bool // organisations
+	running int
+	ctx     context.Context // of Run; nil before
+	wg      sync.WaitGroup
+}
+
+func (r *runner) init() { r.busy = map[string]bool{} }
+
+// Run takes up unfinished jobs and runs new ones until ctx ends; a job that is
+// cut off goes on at the next start.
+func (s *Service) Run(ctx context.Context) error {
+	jobs, err := s.o.Store.Jobs(ctx)
+	if err != nil {
+		return wrap("read the jobs", err)
+	}
+	s.jobs.mu.Lock()
+	s.jobs.ctx = ctx
+	queued := map[string]bool{}
+	for _, j := range s.jobs.queue {
+		queued[j.ID] = true
+	}
+	now := s.o.Store.Now()
+	var old []string
+	for _, j := range jobs {
+		switch {
+		case j.State == jobRunning && !queued[j.ID]:
+			s.jobs.queue = append(s.jobs.queue, j)
+		case j.State != jobRunning && now.Sub(j.Updated) > jobKeepFor:
+			old = append(old, j.ID)
+		}
+	}
+	s.jobs.mu.Unlock()
+	for _, id := range old {
+		if err := s.o.Store.DeleteJob(ctx, id); err != nil {
+			return wrap("forget an old job", err)
+		}
+	}
+	s.nextJobs()
+	<-ctx.Done()
+	s.jobs.wg.Wait()
+	return nil
+}
+
+// startJob queues a job that is already durable.
+func (s *Service) startJob(j store.Job) {
+	s.jobs.mu.Lock()
+	s.jobs.queue = append(s.jobs.queue, j)
+	s.jobs.mu.Unlock()
+	s.nextJobs()
+}
+
+// nextJobs starts what may run now.
+func (s *Service) nextJobs() {
+	r := &s.jobs
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx == nil || r.ctx.Err() != nil {
+		return
+	}
+	for i := 0; i < len(r.queue) && r.running < jobsAtOnce; {
+		j := r.queue[i]
+		if r.busy[j.Org] {
+			i++
+			continue
+		}
+		r.queue = slices.Delete(r.queue, i, i+1)
+		r.busy[j.Org] = true
+		r.running++
+		ctx := r.ctx
+		r.wg.Go(func() {
+			s.runJob(ctx, j)
+			r.mu.Lock()
+			r.running--
+			delete(r.busy, j.Org)
+			r.mu.Unlock()
+			s.nextJobs()
+		})
+	}
+}
+
+// runJob repeats a job's steps until it is done, fails for good, or ctx ends.
+func (s *Service) runJob(ctx context.Context, j store.Job) {
+	wait := 250 * time.Millisecond
+	for {
+		err := s.stepJob(ctx, &j)
+		if ctx.Err() != nil {
+			return
+		}
+		var own *Error
+		switch {
+		case err == nil:
+			j.State = jobDone
+		case errors.As(err, &own) && own.Code == CodeUnavailable || errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrForgot):
+			s.log.Warn("a job waits for redis", "job", j.ID, "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			wait = min(2*wait, 10*time.Second)
+			continue
+		default:
+			j.State, j.Error = jobFailed, err.Error()
+			s.log.Error("a job failed", "job", j.ID, "kind", j.Kind, "org", j.Org, "err", err)
+		}
+		j.Updated = s.o.Store.Now()
+		if err := s.o.Store.SaveJob(ctx, j); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			s.log.Warn("a finished job could not be noted and will run again", "job", j.ID, "err", err)
+		}
+		return
+	}
+}
+
+func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Panics("service")
+			err = fmt.Errorf("job %s panicked: %v", j.ID, p)
+		}
+	}()
+	switch j.Kind {
+	case jobApply:
+		return s.applyJob(ctx, j)
+	case jobRemove:
+		return s.removeJob(ctx, j)
+	case jobReplay:
+		return s.replayJob(ctx, j)
+	}
+	return fmt.Errorf("unknown kind of job %q", j.Kind)
+}
+
+// saveCursor notes how far a job is.
+func (s *Service) saveCursor(ctx context.Context, j *store.Job) error {
+	j.Updated = s.o.Store.Now()
+	return s.o.Store.SaveJob(ctx, *j)
+}
+
+// applyJob makes slots and registrations follow an organisation's switches.
+func (s *Service) applyJob(ctx context.Context, j *store.Job) error {
+	o, ok := s.o.Directory.Organisation(j.Org)
+	if !ok {
+		return nil // removed meanwhile
+	}
+	if err := s.switchChannels(ctx, o); err != nil {
+		return err
+	}
+	for _, ch := range event.Channels {
+		for more := !o.Enabled(ch); more; {
+			var err error
+			if _, more, err = s.o.Store.CancelSlots(ctx, o.ID, ch, jobBatch); err != nil {
+				return fmt.Errorf("cancel slots: %w", err)
+			}
+		}
+	}
+	total, err := s.o.Store.MemberCount(ctx, o.ID)
+	if err != nil {
+		return fmt.Errorf("count users: %w", err)
+	}
+	j.Total = int64(total)
+	for {
+		ids, next, err := s.o.Store.Members(ctx, o.ID, j.Cursor, jobBatch)
+		if err != nil {
+			return fmt.Errorf("list users: %w", err)
+		}
+		if err := s.o.Store.SetWork(ctx, ids, s.o.Store.Now()); err != nil {
+			return fmt.Errorf("mark users: %w", err)
+		}
+		j.Done += int64(len(ids))
+		j.Cursor = next
+		if next == "" {
+			return nil
+		}
+		if err := s.saveCursor(ctx, j); err != nil {
+			return err
+		}
+	}
+}
+
+// removeJob removes an organisation step by step; the organisation's record
+// goes last.
+func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
+	o, ok := s.o.Directory.Organisation(j.Org)
+	if !ok {
+		return nil // done before
+	}
+	off := clone(o)
+	off.Webhook.Enabled, off.Email.Enabled = false, false
+	s.o.Directory.Put(off)
+	if err := s.switchChannels(ctx, &off); err != nil {
+		return err
+	}
+	for _, ch := range event.Channels {
+		for more := true; more; {
+			var err error
+			if _, more, err = s.o.Store.CancelSlots(ctx, j.Org, ch, jobBatch); err != nil {
+				return fmt.Errorf("cancel slots: %w", err)
+			}
+		}
+		for more := true; more; {
+			var err error
+			if _, more, err = s.o.Store.Purge(ctx, j.Org, ch, store.Selection{}, jobBatch); err != nil {
+				return fmt.Errorf("purge dead letters: %w", err)
+			}
+		}
+	}
+	for cursor := ""; ; {
+		ids, next, err := s.o.Store.Members(ctx, j.Org, cursor, jobBatch)
+		if err != nil {
+			return fmt.Errorf("list users: %w", err)
+		}
+		for _, id := range ids {
+			if _, err := s.o.Store.Unaffiliate(ctx, id, j.Org, s.o.Store.Now()); err != nil {
+				return fmt.Errorf("remove a user: %w", err)
+			}
+		}
+		j.Done += int64(len(ids))
+		if next == "" {
+			break
+		}
+		cursor = next
+		if err := s.saveCursor(ctx, j); err != nil {
+			return err
+		}
+	}
+	if err := s.o.Store.DropMembers(ctx, j.Org); err != nil {
+		return fmt.Errorf("drop the member index: %w", err)
+	}
+	if err := s.o.Store.DropOrganisation(ctx, j.Org); err != nil {
+		return fmt.Errorf("drop the slots: %w", err)
+	}
+	if err := s.o.Store.DeleteOrganisation(ctx, j.Org); err != nil {
+		return fmt.Errorf("delete the organisation: %w", err)
+	}
+	s.o.Directory.Remove(j.Org)
+	return nil
+}
+
+// Jobs returns every job, newest first.
+func (s *Service) Jobs(ctx context.Context) ([]store.Job, error) {
+	jobs, err := s.o.Store.Jobs(ctx)
+	if err != nil {
+		return nil, wrap("read the jobs", err)
+	}
+	slices.SortFunc(jobs, func(a, b store.Job) int { return b.Created.Compare(a.Created) })
+	return jobs, nil
+}

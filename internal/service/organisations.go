@@ -1,0 +1,428 @@
+package service
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
+	"dispatchd/internal/store"
+)
+
+// newSigningSecret makes a secret in the form of Standard Webhooks.
+func newSigningSecret() secret.Text {
+	b := make([]byte, 32)
+	rand.Read(b) // never fails (crypto/rand documentation)
+	return secret.Text("whsec_" + base64.StdEncoding.EncodeToString(b))
+}
+
+// get returns the organisation or a not-found error.
+func (s *Service) get(id string) (*org.Organisation, error) {
+	o, ok := s.o.Directory.Organisation(id)
+	if !ok {
+		e := notFound("There is no organisation %q.", id)
+		e.Do = "`dispatchd org list` shows them all."
+		return nil, e
+	}
+	return o, nil
+}
+
+// changeable is get for those that may be changed here.
+func (s *Service) changeable(id string) (*org.Organisation, error) {
+	o, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if o.Owner == org.OwnedByFile {
+		return nil, &Error{
+			Code: CodeReadOnly, What: fmt.Sprintf("The settings of %q are written in the configuration file.", id),
+			Do: "Change them there and run `dispatchd reload`.",
+		}
+	}
+	return o, nil
+}
+
+// Organisation returns one organisation with its users and channels.
+func (s *Service) Organisation(ctx context.Context, id string) (View, error) {
+	o, err := s.get(id)
+	if err != nil {
+		return View{}, err
+	}
+	v := view(o)
+	if v.Users, err = s.o.Store.MemberCount(ctx, id); err != nil {
+		return View{}, wrap("count users", err)
+	}
+	if v.Channels, err = s.channels(ctx, []*org.Organisation{o}); err != nil {
+		return View{}, err
+	}
+	return v, nil
+}
+
+// Organisations returns every organisation with its channels, by id.
+func (s *Service) Organisations(ctx context.Context) ([]View, error) {
+	all := s.o.Directory.All()
+	channels, err := s.channels(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]View, len(all))
+	for i, o := range all {
+		views[i] = view(o)
+		views[i].Channels = channels[i*len(event.Channels) : (i+1)*len(event.Channels)]
+		if views[i].Users, err = s.o.Store.MemberCount(ctx, o.ID); err != nil {
+			return nil, wrap("count users", err)
+		}
+	}
+	return views, nil
+}
+
+// Secrets returns the secrets of an organisation in the clear; audited.
+func (s *Service) Secrets(_ context.Context, by By, id string) (map[string]secret.Text, error) {
+	o, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(by, "showed secrets", "org", id)
+	out := map[string]secret.Text{"signing_secret": o.Webhook.SigningSecret}
+	if o.Webhook.APIKey.IsSet() {
+		out["apikey"] = o.Webhook.APIKey
+	}
+	if o.Webhook.OldSigningSecret.IsSet() {
+		out["old_signing_secret"] = o.Webhook.OldSigningSecret
+	}
+	return out, nil
+}
+
+// PutOrganisation makes an organisation or replaces its settings. It reports
+// whether it was made. Secrets that were not sent stay.
+func (s *Service) PutOrganisation(ctx context.Context, by By, id string, in Settings) (View, bool, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if in.ID != nil && *in.ID != id {
+		return View{}, false, invalid("The id in the body is not the one in the path.", fmt.Errorf("%q is not %q", *in.ID, id))
+	}
+	next := defaults(id)
+	old, exists := s.o.Directory.Organisation(id)
+	if exists {
+		if _, err := s.changeable(id); err != nil {
+			return View{}, false, err
+		}
+		next.Webhook.APIKey = old.Webhook.APIKey
+		next.Webhook.SigningSecret = old.Webhook.SigningSecret
+		next.Webhook.OldSigningSecret = old.Webhook.OldSigningSecret
+		next.API.ClientSecret = old.API.ClientSecret
+	}
+	in.apply(&next)
+	if err := s.change(ctx, by, old, next); err != nil {
+		return View{}, false, err
+	}
+	v, err := s.Organisation(ctx, id)
+	return v, !exists, err
+}
+
+// PatchOrganisation changes the settings that were sent.
+func (s *Service) PatchOrganisation(ctx context.Context, by By, id string, in Settings) (View, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	old, err := s.changeable(id)
+	if err != nil {
+		return View{}, err
+	}
+	if in.ID != nil && *in.ID != id {
+		return View{}, invalid("The id of an organisation cannot be changed.", fmt.Errorf("%q is not %q", *in.ID, id))
+	}
+	next := clone(old)
+	in.apply(&next)
+	if err := s.change(ctx, by, old, next); err != nil {
+		return View{}, err
+	}
+	return s.Organisation(ctx, id)
+}
+
+// clone copies what apply may change in place.
+func clone(o *org.Organisation) org.Organisation {
+	c := *o
+	c.Webhook.Headers = maps.Clone(o.Webhook.Headers)
+	c.Webhook.Events = slices.Clone(o.Webhook.Events)
+	c.Suspensions = slices.Clone(o.Suspensions)
+	return c
+}
+
+// Enable enables one channel; an empty one means webhook when it has a URL,
+// else e-mail.
+func (s *Service) Enable(ctx context.Context, by By, id string, ch event.Channel) (View, error) {
+	o, err := s.changeable(id)
+	if err != nil {
+		return View{}, err
+	}
+	if ch == "" {
+		ch = event.Webhook
+		if o.Webhook.URL == "" {
+			ch = event.Email
+		}
+	}
+	yes := true
+	return s.PatchOrganisation(ctx, by, id, switchChannel(ch, &yes))
+}
+
+// Disable disables one channel, or with an empty one all of them: pending
+// deliveries are cancelled and its users unregistered when nobody else of the
+// credential wants them.
+func (s *Service) Disable(ctx context.Context, by By, id string, ch event.Channel) (View, error) {
+	no := false
+	in := switchChannel(ch, &no)
+	if ch == "" {
+		in = Settings{Webhook: &WebhookSettings{Enabled: &no}, Email: &EmailSettings{Enabled: &no}}
+	}
+	return s.PatchOrganisation(ctx, by, id, in)
+}
+
+func switchChannel(ch event.Channel, to *bool) Settings {
+	if ch == event.Email {
+		return Settings{Email: &EmailSettings{Enabled: to}}
+	}
+	return Settings{Webhook: &WebhookSettings{Enabled: to}}
+}
+
+// change validates next and makes it so. The job comes first: whatever is cut
+// off in between is done again at the next start. old is nil for a new one.
+func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next org.Organisation) error {
+	if err := s.validate(&next); err != nil {
+		return err
+	}
+	if !next.Webhook.SigningSecret.IsSet() {
+		next.Webhook.SigningSecret = newSigningSecret()
+	}
+	if old != nil && reflect.DeepEqual(*old, next) {
+		return nil
+	}
+	var job *store.Job
+	if needsSweep(old, &next) {
+		j := newJob(jobApply, next.ID, s.o.Store.Now())
+		if err := s.o.Store.SaveJob(ctx, j); err != nil {
+			return wrap("note the job", err)
+		}
+		job = &j
+	}
+	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
+		return wrap("save the organisation", err)
+	}
+	s.o.Directory.Put(next)
+	if err := s.switchChannels(ctx, &next); err != nil {
+		return err
+	}
+	s.audit(by, "organisation saved", "org", next.ID, "changed", Changed(old, &next))
+	if job != nil {
+		s.startJob(*job)
+	}
+	return nil
+}
+
+// switchChannels tells the organisation's partition which channels are
+// enabled; enqueue checks it there.
+func (s *Service) switchChannels(ctx context.Context, o *org.Organisation) error {
+	for _, ch := range event.Channels {
+		if err := s.o.Store.SetChannel(ctx, o.ID, ch, o.Enabled(ch)); err != nil {
+			return wrap("switch the channel", err)
+		}
+	}
+	return nil
+}
+
+// needsSweep reports whether users may have to be registered, unregistered or
+// their slots cancelled.
+func needsSweep(old, next *org.Organisation) bool {
+	if old == nil {
+		return true
+	}
+	if old.Credential != next.Credential {
+		return true
+	}
+	for _, ch := range event.Channels {
+		if old.Enabled(ch) != next.Enabled(ch) {
+			return true
+		}
+	}
+	return false
+}
+
+// validate checks the settings by themselves and against everything else.
+func (s *Service) validate(o *org.Organisation) error {
+	names := s.o.Credentials()
+	if o.Credential == "" && len(names) == 1 {
+		o.Credential = names[0]
+	}
+	var problems []org.Problem
+	if err := o.Validate(); err != nil {
+		problems = invalid("", err).Problems
+	}
+	switch {
+	case o.Credential == "" && len(names) == 0:
+		// Without any credential nothing can be registered; the trial
+		// configuration is like that. Enabling is what needs one.
+		if o.AnyEnabled() {
+			problems = append(problems, org.Problem{Key: "credential", Why: "no ORCID credential is configured ([orcid.credential.…])"})
+		}
+	case !slices.Contains(names, o.Credential):
+		problems = append(problems, org.Problem{Key: "credential", Why: fmt.Sprintf("%q is not configured; there is %v", o.Credential, names)})
+	}
+	if id := o.API.ClientID; id != "" {
+		for _, other := range s.o.Directory.All() {
+			if other.ID != o.ID && other.API.ClientID == id {
+				problems = append(problems, org.Problem{Key: "api.client_id", Why: "is used by another organisation"})
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return &Error{Code: CodeInvalid, What: fmt.Sprintf("The settings of organisation %q are not valid.", o.ID), Problems: problems}
+	}
+	return nil
+}
+
+// Changed names the settings that differ, for people; secrets only by name.
+func Changed(old, next *org.Organisation) []string {
+	if old == nil {
+		return []string{"new"}
+	}
+	var out []string
+	add := func(key string, same bool) {
+		if !same {
+			out = append(out, key)
+		}
+	}
+	add("name", old.Name == next.Name)
+	add("credential", old.Credential == next.Credential)
+	add("technical_contact", old.TechnicalContact == next.TechnicalContact)
+	add("timezone", old.Timezone == next.Timezone)
+	add("concurrency", old.Concurrency == next.Concurrency)
+	add("owner", old.Owner == next.Owner)
+	a, b := old.Webhook, next.Webhook
+	add("webhook.enabled", a.Enabled == b.Enabled)
+	add("webhook.url", a.URL == b.URL)
+	add("webhook.append_orcid", a.AppendORCID == b.AppendORCID)
+	add("webhook.apikey", a.APIKey == b.APIKey)
+	add("webhook.signing_secret", a.SigningSecret == b.SigningSecret)
+	add("webhook.headers", maps.Equal(a.Headers, b.Headers))
+	add("webhook.payload", a.Payload == b.Payload)
+	add("webhook.events", slices.Equal(a.Events, b.Events))
+	e, f := old.Email, next.Email
+	add("email.enabled", e.Enabled == f.Enabled)
+	add("email.address", e.Address == f.Address)
+	add("email.cc", e.CC == f.CC)
+	add("email.mode", e.Mode == f.Mode)
+	add("email.monthly", e.Monthly == f.Monthly)
+	add("email.max_per_hour", e.MaxPerHour == f.MaxPerHour)
+	add("api", old.API == next.API)
+	return out
+}
+
+// RemoveOrganisation removes an organisation with everything it has. Its users
+// stay for other organisations.
+func (s *Service) RemoveOrganisation(ctx context.Context, by By, id string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	old, err := s.get(id)
+	if err != nil {
+		return err
+	}
+	// One that left the file belongs to nobody else any more.
+	if !isSuspended(old, vanished) {
+		if _, err := s.changeable(id); err != nil {
+			return err
+		}
+	}
+	job := newJob(jobRemove, id, s.o.Store.Now())
+	if err := s.o.Store.SaveJob(ctx, job); err != nil {
+		return wrap("note the job", err)
+	}
+	// Disabled first, so that nothing new is opened while it goes.
+	next := clone(old)
+	next.Webhook.Enabled, next.Email.Enabled = false, false
+	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
+		return wrap("save the organisation", err)
+	}
+	s.o.Directory.Put(next)
+	if err := s.switchChannels(ctx, &next); err != nil {
+		return err
+	}
+	s.audit(by, "organisation is being removed", "org", id)
+	s.startJob(job)
+	return nil
+}
+
+// Pause lets the deliveries of a channel wait until Resume; an empty channel
+// means all. It works for organisations of the file too: it is no setting.
+func (s *Service) Pause(ctx context.Context, by By, id string, ch event.Channel, reason string) error {
+	return s.hold(ctx, by, id, ch, event.HoldPause, event.Forever, reason, "paused")
+}
+
+// Resume ends a pause and a suspension: a person has acted.
+func (s *Service) Resume(ctx context.Context, by By, id string, ch event.Channel) error {
+	if err := s.hold(ctx, by, id, ch, event.HoldPause, time.Time{}, "", "resumed"); err != nil {
+		return err
+	}
+	return s.hold(ctx, by, id, ch, event.HoldSuspend, time.Time{}, "", "suspension ended")
+}
+
+func (s *Service) hold(ctx context.Context, by By, id string, ch event.Channel, h event.Hold, until time.Time, reason, word string) error {
+	if _, err := s.get(id); err != nil {
+		return err
+	}
+	for _, one := range event.Channels {
+		if ch != "" && ch != one {
+			continue
+		}
+		next, err := s.o.Store.SetHold(ctx, id, one, h, until, reason)
+		if err != nil {
+			return wrap("hold the channel", err)
+		}
+		if !next.IsZero() {
+			s.o.Hints.HintChannel(event.ChannelKey{Org: id, Channel: one}, next)
+		}
+	}
+	s.audit(by, word, "org", id, "channel", ch, "reason", reason)
+	return nil
+}
+
+// RotateSecret makes a new signing secret and returns it, once. The old one
+// signs too until the next rotation, so that receivers can change over.
+func (s *Service) RotateSecret(ctx context.Context, by By, id string) (secret.Text, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	old, err := s.get(id)
+	if err != nil {
+		return "", err
+	}
+	next := clone(old)
+	next.Webhook.OldSigningSecret = old.Webhook.SigningSecret
+	next.Webhook.SigningSecret = newSigningSecret()
+	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
+		return "", wrap("save the organisation", err)
+	}
+	s.o.Directory.Put(next)
+	s.audit(by, "signing secret rotated", "org", id)
+	return next.Webhook.SigningSecret, nil
+}
+
+// Test posts a test event to the organisation's webhook, at most once in 10 s.
+func (s *Service) Test(ctx context.Context, by By, id string) (TestAnswer, error) {
+	o, err := s.get(id)
+	if err != nil {
+		return TestAnswer{}, err
+	}
+	if o.Webhook.URL == "" {
+		return TestAnswer{}, &Error{Code: CodeInvalid, What: fmt.Sprintf("Organisation %q has no webhook URL.", id), Do: "Set webhook.url first."}
+	}
+	if wait := s.tested.claim(id, time.Now()); wait > 0 {
+		return TestAnswer{}, &Error{Code: CodeRateLimited, What: "A test event was sent a moment ago.", Do: fmt.Sprintf("Try again in %s.", wait.Round(time.Second))}
+	}
+	s.audit(by, "test event sent", "org", id)
+	return s.o.Tester.Test(ctx, o), nil
+}

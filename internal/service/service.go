@@ -1,0 +1,148 @@
+// Package service owns what an operator or an organisation may do, checked and
+// audited once: the admin listener, the web pages, the Hub-compatible API and
+// the command line all come through here. It promises that a change is durable
+// when it returns, that it takes effect at once, and that long work goes on as
+// a job after a restart.
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dispatchd/internal/directory"
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+	"dispatchd/internal/store"
+)
+
+// Hints wakes whoever has to do with a change; it must not block.
+type Hints interface {
+	HintChannel(key event.ChannelKey, at time.Time)
+	HintUser(id orcid.ID, express bool)
+}
+
+// Tester posts a test event to an organisation's webhook at once.
+type Tester interface {
+	Test(ctx context.Context, o *org.Organisation) TestAnswer
+}
+
+// TestAnswer is what a receiver said to a test event; nothing in it is secret.
+type TestAnswer struct {
+	OK       bool          `json:"ok"`
+	Status   int           `json:"status,omitempty"`
+	Error    string        `json:"error,omitempty"`
+	Excerpt  string        `json:"excerpt,omitempty"`
+	Duration time.Duration `json:"duration_ns"`
+}
+
+// Probe tells what other parts know, for status and the ledger. Any function
+// may be nil in tests.
+type Probe struct {
+	// Spool returns pings waiting in the spool, the age of the oldest, and the
+	// spool's own books.
+	Spool func() SpoolState
+	// Actors returns what the actors say about credentials and deliveries.
+	Actors func() ActorState
+	// Degraded lists what does not work right now, worst first.
+	Degraded func() []Problem
+}
+
+// SpoolState is what the spool says.
+type SpoolState struct {
+	Waiting   int64     `json:"waiting"`
+	Received  int64     `json:"received"`
+	Coalesced int64     `json:"coalesced"`
+	Drained   int64     `json:"drained"`
+	Oldest    time.Time `json:"oldest,omitzero"`
+}
+
+// ActorState is what the actors say.
+type ActorState struct {
+	InFlight    map[event.Channel]int `json:"in_flight"`
+	Credentials []CredentialState     `json:"credentials"`
+	Paused      bool                  `json:"registrations_paused"`
+}
+
+// CredentialState is one credential as an operator sees it.
+type CredentialState struct {
+	Name    string    `json:"name"`
+	State   string    `json:"state"` // ok, waiting, refused, paused
+	Detail  string    `json:"detail,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Rate    float64   `json:"rate_per_second"`
+	Waiting int       `json:"waiting"`
+}
+
+// By says who asked for a change and from where; it goes into the audit log.
+type By struct {
+	Who  string // "admin", "file", an organisation's contact …
+	From string // remote address or "signal"
+}
+
+// Options wires a Service.
+type Options struct {
+	Store     *store.Store
+	Directory *directory.Directory
+	Hints     Hints
+	Tester    Tester
+	Probe     Probe
+	// Credentials returns the names of the configured ORCID credentials.
+	Credentials func() []string
+	Logger      *slog.Logger
+	// Panics counts a recovered panic.
+	Panics func(component string)
+}
+
+// Service is safe for concurrent use.
+type Service struct {
+	o   Options
+	log *slog.Logger
+
+	// changing serialises changes of organisations: each is read, changed and
+	// written as a whole.
+	changing sync.Mutex
+	tested   testedAt
+	jobs     runner
+}
+
+// New checks the options.
+func New(o Options) (*Service, error) {
+	if o.Store == nil || o.Directory == nil || o.Hints == nil || o.Tester == nil || o.Credentials == nil || o.Logger == nil || o.Panics == nil {
+		return nil, errors.New("service: Store, Directory, Hints, Tester, Credentials, Logger and Panics must be set")
+	}
+	s := &Service{o: o, log: o.Logger.With("component", "service")}
+	s.tested.last = map[string]time.Time{}
+	s.jobs.init()
+	return s, nil
+}
+
+// Load reads every organisation into the directory. It must have succeeded
+// once before fan-out and the actors may trust the directory.
+func (s *Service) Load(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	all, err := s.o.Store.Organisations(ctx)
+	if err != nil {
+		return wrap("load the organisations", err)
+	}
+	known := map[string]bool{}
+	for _, o := range all {
+		known[o.ID] = true
+		s.o.Directory.Put(o)
+	}
+	for _, o := range s.o.Directory.All() {
+		if !known[o.ID] {
+			s.o.Directory.Remove(o.ID)
+		}
+	}
+	return nil
+}
+
+// audit writes one line for a change that a person made.
+func (s *Service) audit(by By, what string, args ...any) {
+	s.log.Info("audit", append([]any{"what", what, "who", by.Who, "from", by.From}, args...)...)
+}

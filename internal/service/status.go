@@ -1,0 +1,202 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/store"
+)
+
+var timeZero time.Time
+
+// Problem is one thing that is wrong right now: since when, what it costs, and
+// the next command.
+type Problem struct {
+	What  string    `json:"what"`
+	Since time.Time `json:"since,omitzero"`
+	Cost  string    `json:"cost,omitempty"`
+	Do    string    `json:"do,omitempty"`
+}
+
+// Channel is one channel of an organisation as people see it.
+type Channel struct {
+	Channel  event.Channel `json:"channel"`
+	Enabled  bool          `json:"enabled"`
+	Waiting  int           `json:"waiting"`
+	InFlight int           `json:"in_flight"`
+	Dead     int           `json:"dead_letters"`
+	Oldest   time.Time     `json:"oldest,omitzero"`
+	Next     time.Time     `json:"next,omitzero"`
+	Holds    []HoldView    `json:"holds,omitempty"`
+	Failures int           `json:"failures_in_a_row,omitempty"`
+}
+
+// HoldView is one reason why a channel waits.
+type HoldView struct {
+	Hold   event.Hold `json:"hold"`
+	Until  time.Time  `json:"until,omitzero"` // zero: until a person acts
+	Since  time.Time  `json:"since,omitzero"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+// Status is the state of the whole daemon, problems first.
+type Status struct {
+	Time          time.Time        `json:"time"`
+	Problems      []Problem        `json:"problems"`
+	Organisations int              `json:"organisations"`
+	Users         int64            `json:"users"`
+	Registrations map[string]int64 `json:"registrations"`
+	Log           int64            `json:"intake_log_entries"`
+	Spool         SpoolState       `json:"spool"`
+	Pending       int64            `json:"slots_pending"`
+	Dead          int64            `json:"dead_letters"`
+	Actors        ActorState       `json:"actors"`
+	Channels      []View           `json:"organisation_list"`
+}
+
+// channels reads the state of every channel of the organisations, in order.
+func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Channel, error) {
+	keys := make([]event.ChannelKey, 0, len(list)*len(event.Channels))
+	for _, o := range list {
+		for _, ch := range event.Channels {
+			keys = append(keys, event.ChannelKey{Org: o.ID, Channel: ch})
+		}
+	}
+	states, err := s.o.Store.Channels(ctx, keys)
+	if err != nil {
+		return nil, wrap("read the channels", err)
+	}
+	now := s.o.Store.Now()
+	out := make([]Channel, len(states))
+	for i, st := range states {
+		out[i] = Channel{
+			Channel: keys[i].Channel, Enabled: st.Enabled, Waiting: st.Waiting, InFlight: st.InFlight, Dead: st.Dead,
+			Oldest: st.OldestFirst, Next: st.Next, Failures: st.Breaker.Failures,
+		}
+		for _, h := range event.Holds {
+			info, ok := st.Holds[h]
+			if !ok || !info.Until.After(now) {
+				continue
+			}
+			hv := HoldView{Hold: h, Until: info.Until, Since: info.Since, Reason: info.Reason}
+			if !hv.Until.Before(event.Forever) {
+				hv.Until = timeZero
+			}
+			out[i].Holds = append(out[i].Holds, hv)
+		}
+	}
+	return out, nil
+}
+
+// Status gathers everything an operator asks first. It works while Redis is
+// away: then it says so and leaves out what only Redis knows.
+func (s *Service) Status(ctx context.Context) Status {
+	st := Status{Time: s.o.Store.Now(), Organisations: s.o.Directory.Len(), Problems: []Problem{}, Registrations: map[string]int64{}, Channels: []View{}}
+	if f := s.o.Probe.Degraded; f != nil {
+		st.Problems = append(st.Problems, f()...)
+	}
+	if f := s.o.Probe.Spool; f != nil {
+		st.Spool = f()
+		if st.Spool.Waiting > 0 {
+			st.Problems = append(st.Problems, Problem{
+				What: fmt.Sprintf("%d pings wait in the spool", st.Spool.Waiting), Since: st.Spool.Oldest,
+				Cost: "these researchers' changes are told late; nothing is lost", Do: "bring Redis back; the spool drains by itself",
+			})
+		}
+	}
+	if f := s.o.Probe.Actors; f != nil {
+		st.Actors = f()
+		for _, c := range st.Actors.Credentials {
+			if c.State != "ok" && c.State != "waiting" {
+				st.Problems = append(st.Problems, Problem{
+					What: fmt.Sprintf("credential %s: %s", c.Name, c.Detail), Since: c.Since,
+					Cost: "nobody is registered or unregistered with this credential", Do: "dispatchd credential show " + c.Name,
+				})
+			}
+		}
+	}
+	if err := s.fromRedis(ctx, &st); err != nil {
+		s.log.Warn("status is incomplete", "err", err)
+		st.Problems = append(st.Problems, Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"})
+	}
+	return st
+}
+
+func (s *Service) fromRedis(ctx context.Context, st *Status) error {
+	var err error
+	if st.Channels, err = s.Organisations(ctx); err != nil {
+		return err
+	}
+	if st.Log, err = s.o.Store.LogLength(ctx); err != nil {
+		return err
+	}
+	if st.Users, err = s.o.Store.UserTotals(ctx); err != nil {
+		return err
+	}
+	totals, err := s.o.Store.RegistrationTotals(ctx)
+	if err != nil {
+		return err
+	}
+	for state, n := range totals {
+		st.Registrations[state.String()] = n
+	}
+	if st.Pending, st.Dead, err = s.o.Store.SlotTotals(ctx); err != nil {
+		return err
+	}
+	for _, v := range st.Channels {
+		for _, c := range v.Channels {
+			for _, h := range c.Holds {
+				if h.Hold == event.HoldRetryAfter {
+					continue // the receiver asked for it; it passes by itself
+				}
+				st.Problems = append(st.Problems, Problem{
+					What:  fmt.Sprintf("%s: %s is held (%s): %s", v.ID, c.Channel, h.Hold, h.Reason),
+					Since: h.Since, Cost: fmt.Sprintf("%d deliveries wait", c.Waiting), Do: "dispatchd org show " + v.ID,
+				})
+			}
+			if c.Dead > 0 {
+				st.Problems = append(st.Problems, Problem{
+					What: fmt.Sprintf("%s: %d dead letters (%s)", v.ID, c.Dead, c.Channel),
+					Cost: "the organisation was not told of these", Do: "dispatchd delivery list " + v.ID + " --dead",
+				})
+			}
+		}
+	}
+	return nil
+}
+
+// LedgerReport is the books and what is wrong with them.
+type LedgerReport struct {
+	store.Ledger
+	Spool SpoolState `json:"spool"`
+	// Balanced is false when Differences is not empty.
+	Balanced    bool     `json:"balanced"`
+	Differences []string `json:"differences"`
+}
+
+// Ledger sums the books and compares them with the real sizes.
+func (s *Service) Ledger(ctx context.Context) (LedgerReport, error) {
+	ids := make([]string, 0, s.o.Directory.Len())
+	for _, o := range s.o.Directory.All() {
+		ids = append(ids, o.ID)
+	}
+	l, err := s.o.Store.Ledger(ctx, ids)
+	if err != nil {
+		return LedgerReport{}, wrap("sum the ledger", err)
+	}
+	r := LedgerReport{Ledger: l, Differences: l.Differences()}
+	if f := s.o.Probe.Spool; f != nil {
+		r.Spool = f()
+		if sp := r.Spool; sp.Received != sp.Waiting+sp.Coalesced+sp.Drained {
+			r.Differences = append(r.Differences, fmt.Sprintf("spool: received %d is not waiting %d + coalesced %d + drained %d", sp.Received, sp.Waiting, sp.Coalesced, sp.Drained))
+		}
+	}
+	if r.Differences == nil {
+		r.Differences = []string{}
+	}
+	r.Balanced = len(r.Differences) == 0
+	return r, nil
+}

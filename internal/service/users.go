@@ -1,0 +1,204 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/store"
+)
+
+// Person is what an organisation gives about a researcher; all of it optional.
+type Person struct {
+	Email string `json:"email,omitempty"`
+	EPPN  string `json:"eppn,omitempty"`
+	Name  string `json:"name,omitempty"`
+}
+
+// maxPerson bounds each field of a Person, in bytes.
+const maxPerson = 320
+
+// check refuses what would not fit a mail header or a record.
+func (p Person) check() error {
+	for _, f := range []struct{ key, value string }{{"email", p.Email}, {"eppn", p.EPPN}, {"name", p.Name}} {
+		if len(f.value) > maxPerson {
+			return fmt.Errorf("%s has more than %d bytes", f.key, maxPerson)
+		}
+		if !clean(f.value) {
+			return fmt.Errorf("%s has control characters or is not UTF-8", f.key)
+		}
+	}
+	return nil
+}
+
+// AddUser affiliates a researcher with an organisation and reports whether that
+// is new. A new affiliation is announced by a CREATED event.
+func (s *Service) AddUser(ctx context.Context, by By, orgID string, id orcid.ID, p Person) (bool, error) {
+	if _, err := s.get(orgID); err != nil {
+		return false, err
+	}
+	if err := p.check(); err != nil {
+		return false, invalid("The user's data is not valid.", err)
+	}
+	now := s.o.Store.Now()
+	added, err := s.o.Store.Affiliate(ctx, id, event.Affiliation{
+		Org: orgID, Email: p.Email, EPPN: p.EPPN, Name: p.Name, AffiliatedAt: now, Announce: true,
+	}, now)
+	if err != nil {
+		return false, wrap("affiliate the user", err)
+	}
+	s.audit(by, "user added", "org", orgID, "orcid", id, "new", added)
+	s.o.Hints.HintUser(id, true)
+	return added, nil
+}
+
+// RemoveUser ends an affiliation: what waits for that organisation is
+// cancelled, and the registration goes when nobody else wants it.
+func (s *Service) RemoveUser(ctx context.Context, by By, orgID string, id orcid.ID) error {
+	if _, err := s.get(orgID); err != nil {
+		return err
+	}
+	removed, err := s.o.Store.Unaffiliate(ctx, id, orgID, s.o.Store.Now())
+	if err != nil {
+		return wrap("remove the user", err)
+	}
+	if _, err := s.o.Store.CancelUser(ctx, orgID, id); err != nil {
+		return wrap("cancel what waits for the user", err)
+	}
+	if !removed {
+		return notFound("%s is not a user of organisation %q.", id, orgID)
+	}
+	s.audit(by, "user removed", "org", orgID, "orcid", id)
+	s.o.Hints.HintUser(id, true)
+	return nil
+}
+
+// UserPage is one page of an organisation's users.
+type UserPage struct {
+	Users []UserRow `json:"users"`
+	Next  string    `json:"next,omitempty"` // cursor of the next page
+}
+
+// UserRow is one user as its organisation sees it.
+type UserRow struct {
+	ORCID        orcid.ID  `json:"orcid"`
+	Email        string    `json:"email,omitempty"`
+	EPPN         string    `json:"eppn,omitempty"`
+	Name         string    `json:"name,omitempty"`
+	AffiliatedAt time.Time `json:"affiliated_at"`
+	LastPing     time.Time `json:"last_ping,omitzero"`
+	Registration string    `json:"registration"`
+}
+
+// Users returns a page of an organisation's users. A user may come twice over
+// all pages when users are added meanwhile; none is missed.
+func (s *Service) Users(ctx context.Context, orgID, cursor string, n int) (UserPage, error) {
+	o, err := s.get(orgID)
+	if err != nil {
+		return UserPage{}, err
+	}
+	ids, next, err := s.o.Store.Members(ctx, orgID, cursor, n)
+	if err != nil {
+		return UserPage{}, wrap("list users", err)
+	}
+	users, err := s.o.Store.Users(ctx, ids)
+	if err != nil {
+		return UserPage{}, wrap("read users", err)
+	}
+	page := UserPage{Users: []UserRow{}, Next: next}
+	for _, u := range users {
+		if u == nil {
+			continue // leaving right now
+		}
+		for _, a := range u.Affiliations {
+			if a.Org == orgID {
+				page.Users = append(page.Users, UserRow{
+					ORCID: u.ORCID, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt,
+					LastPing: u.LastPing, Registration: registrationWord(u, o.Credential),
+				})
+			}
+		}
+	}
+	return page, nil
+}
+
+// registrationWord is the state of the newest row of a credential.
+func registrationWord(u *event.User, credential string) string {
+	word, epoch := event.RegNone.String(), -1
+	for _, r := range u.Registrations {
+		if r.Credential == credential && r.Epoch > epoch {
+			word, epoch = r.State.String(), r.Epoch
+		}
+	}
+	return word
+}
+
+// Story is everything known of one researcher.
+type Story struct {
+	ORCID         orcid.ID            `json:"orcid"`
+	LastPing      time.Time           `json:"last_ping,omitzero"`
+	Affiliations  []StoryAffiliation  `json:"affiliations"`
+	Registrations []StoryRegistration `json:"registrations"`
+}
+
+// StoryAffiliation is one affiliation with its latest attempts.
+type StoryAffiliation struct {
+	Org          string          `json:"org"`
+	Email        string          `json:"email,omitempty"`
+	EPPN         string          `json:"eppn,omitempty"`
+	Name         string          `json:"name,omitempty"`
+	AffiliatedAt time.Time       `json:"affiliated_at"`
+	Attempts     []event.Attempt `json:"attempts"`
+}
+
+// StoryRegistration is one row at ORCID.
+type StoryRegistration struct {
+	Credential string    `json:"credential"`
+	State      string    `json:"state"`
+	Epoch      int       `json:"epoch"`
+	Since      time.Time `json:"since"`
+	Tries      int       `json:"failed_tries,omitempty"`
+	Status     int       `json:"last_status,omitempty"`
+}
+
+// User returns the whole story of one researcher.
+func (s *Service) User(ctx context.Context, id orcid.ID) (Story, error) {
+	u, err := s.o.Store.User(ctx, id)
+	if err != nil {
+		return Story{}, wrap("read the user", err)
+	}
+	if u == nil {
+		return Story{}, notFound("Nothing is known of %s.", id)
+	}
+	story := Story{ORCID: id, LastPing: u.LastPing, Affiliations: []StoryAffiliation{}, Registrations: []StoryRegistration{}}
+	for _, a := range u.Affiliations {
+		sa := StoryAffiliation{Org: a.Org, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt, Attempts: []event.Attempt{}}
+		for _, ch := range event.Channels {
+			attempts, err := s.o.Store.Attempts(ctx, a.Org, ch, 1000)
+			if err != nil {
+				return Story{}, wrap("read the attempts", err)
+			}
+			for _, t := range attempts {
+				if t.ORCID == id {
+					sa.Attempts = append(sa.Attempts, t)
+				}
+			}
+		}
+		story.Affiliations = append(story.Affiliations, sa)
+	}
+	for _, r := range u.Registrations {
+		story.Registrations = append(story.Registrations, StoryRegistration{
+			Credential: r.Credential, State: r.State.String(), Epoch: r.Epoch, Since: r.Changed, Tries: r.Tries, Status: r.Status,
+		})
+	}
+	return story, nil
+}
+
+// affiliated joins an import line to what the store takes.
+func affiliated(orgID string, id orcid.ID, p Person, now time.Time, announce bool) store.Affiliated {
+	return store.Affiliated{ORCID: id, Affiliation: event.Affiliation{
+		Org: orgID, Email: p.Email, EPPN: p.EPPN, Name: p.Name, AffiliatedAt: now, Announce: announce,
+	}}
+}
