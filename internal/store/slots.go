@@ -1,10 +1,232 @@
 package store
 
-type slotMergers struct{}
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
-func newSlotMergers(*Store) slotMergers { return slotMergers{} }
-func (s *Store) waitMergers()           {}
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+)
 
-type slotScripts struct{}
+// slotScripts are the verbs over slots.
+type slotScripts struct {
+	enqueue, claim, finish          *script
+	enable, hold, inspect, ready    *script
+	replay, purge, deadPage         *script
+	cancelSlots, cancelUser, forget *script
+	attemptPage, audit, totals      *script
+}
 
-func newSlotScripts() slotScripts { return slotScripts{} }
+func newSlotScripts() slotScripts {
+	drains := allowOOM | fenced
+	slot := func(name string, flags scriptFlags, body string) *script { return newScript(name, flags, slotLua+body) }
+	return slotScripts{
+		enqueue:     slot("enqueue", 0, enqueueBody),
+		claim:       slot("claim", drains, claimBody),
+		finish:      slot("finish", drains, finishBody),
+		enable:      slot("enable", drains, enableBody),
+		hold:        slot("hold", drains, holdBody),
+		inspect:     newScript("inspect", allowOOM, inspectBody),
+		ready:       newScript("ready", allowOOM, readyBody),
+		replay:      slot("replay", drains, replayBody),
+		purge:       slot("purge", drains, purgeBody),
+		deadPage:    newScript("dead_letters", allowOOM, deadPageBody),
+		cancelSlots: slot("cancel_slots", drains, cancelSlotsBody),
+		cancelUser:  slot("cancel_user", drains, cancelUserBody),
+		forget:      slot("drop_organisation", drains, dropOrganisationBody),
+		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
+		audit:       newScript("audit", allowOOM, auditBody),
+		totals:      newScript("totals", allowOOM, totalsBody),
+	}
+}
+
+// slotMergers join the calls that organisations make one by one.
+type slotMergers struct {
+	claims   *merger[claimQuery, event.Claims]
+	finishes *merger[finishQuery, event.Finished]
+}
+
+func newSlotMergers(s *Store) slotMergers {
+	return slotMergers{
+		claims:   &merger[claimQuery, event.Claims]{flush: s.claimBatch, max: 256, parallel: 2},
+		finishes: &merger[finishQuery, event.Finished]{flush: s.finishBatch, max: 256, parallel: 2},
+	}
+}
+
+func (s *Store) waitMergers() {
+	s.claims.wait()
+	s.finishes.wait()
+}
+
+// slotCall prepares a call of a script over slots in one partition: KEYS ready,
+// ledger; ARGV now. The caller appends.
+func (s *Store) slotCall(sc *script, p int) *call {
+	return &call{
+		script: sc, mark: s.keys.mark(p),
+		keys: []string{s.keys.ready(p), s.keys.ledger(p)},
+		args: []any{s.Now().UnixMilli()},
+	}
+}
+
+// channelKeys are the five keys that slotLua's channel expects, in its order.
+func (s *Store) channelKeys(p int, k event.ChannelKey) []string {
+	return []string{
+		s.keys.due(p, k.Org, k.Channel), s.keys.slots(p, k.Org, k.Channel), s.keys.dead(p, k.Org, k.Channel),
+		s.keys.deadAt(p, k.Org, k.Channel), s.keys.control(p, k.Org, k.Channel),
+	}
+}
+
+// readyMember is a channel inside the ready index.
+func readyMember(k event.ChannelKey) string { return k.Org + "/" + channelCode(k.Channel) }
+
+// memberChannel undoes readyMember.
+func memberChannel(member string) (event.ChannelKey, error) {
+	name, code, _ := strings.Cut(member, "/")
+	ch, ok := codeChannel(code)
+	if !ok {
+		return event.ChannelKey{}, fmt.Errorf("ready index member %q is damaged", member)
+	}
+	return event.ChannelKey{Org: name, Channel: ch}, nil
+}
+
+// checkChannel refuses what cannot be a key.
+func checkChannel(org string, ch event.Channel) error {
+	if org == "" {
+		return fmt.Errorf("no organisation named")
+	}
+	if ch != event.Webhook && ch != event.Email {
+		return fmt.Errorf("unknown channel %q", ch)
+	}
+	return nil
+}
+
+// typeCode is a type inside a slot; empty for what is never in one.
+func typeCode(t event.Type) string {
+	switch t {
+	case event.Created:
+		return "C"
+	case event.Updated:
+		return "U"
+	case event.Deactivated:
+		return "D"
+	case event.Deprecated:
+		return "P"
+	case event.Locked:
+		return "L"
+	}
+	return ""
+}
+
+// codeType undoes typeCode.
+func codeType(c byte) event.Type {
+	switch c {
+	case 'C':
+		return event.Created
+	case 'U':
+		return event.Updated
+	case 'D':
+		return event.Deactivated
+	case 'P':
+		return event.Deprecated
+	case 'L':
+		return event.Locked
+	}
+	return ""
+}
+
+// slotState is a slot's text read back; see slotLua for its form. Times are µs
+// except where said.
+type slotState struct {
+	latest, first, created int64
+	types                  []event.Type
+	generations            []int64
+	attempts               int
+	firstAttempt           int64 // ms, 0 when none
+	token                  string
+	claimed                event.Type
+	generation             int64 // claimed
+}
+
+func parseSlot(text string) (slotState, error) {
+	var st slotState
+	f := strings.Split(text, ";")
+	if len(f) < 2 || len(f) > 12 {
+		return st, fmt.Errorf("slot %q is damaged", text)
+	}
+	f = append(f, make([]string, 12-len(f))...)
+	var failed error
+	num := func(s string, base int64) int64 {
+		if s == "" {
+			return base
+		}
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("slot %q is damaged: %w", text, err)
+		}
+		return base + n
+	}
+	st.latest = num(f[0], 0)
+	for rest := f[1]; rest != ""; {
+		end := 1
+		for end < len(rest) && (rest[end] < 'A' || rest[end] > 'Z') {
+			end++
+		}
+		st.types = append(st.types, codeType(rest[0]))
+		st.generations = append(st.generations, num(rest[1:end], st.latest))
+		rest = rest[end:]
+	}
+	st.first = num(f[2], st.latest)
+	st.created = num(f[3], st.latest)
+	st.attempts = int(num(f[4], 0))
+	st.firstAttempt = num(f[5], 0)
+	if st.token = f[7]; st.token != "" && f[8] != "" {
+		st.claimed = codeType(f[8][0])
+		st.generation = num(f[9], st.latest)
+	}
+	return st, failed
+}
+
+func microTime(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+// milliTime reads a time of a script; -1 and 0 are no time.
+func milliTime(ms int64) time.Time {
+	if ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// asMillis writes a due time, rounded up so that nothing comes due early.
+func asMillis(t time.Time) int64 {
+	ms := t.UnixMilli()
+	if t.After(time.UnixMilli(ms)) {
+		ms++
+	}
+	return ms
+}
+
+// one runs a single call in the partition of an organisation.
+func (s *Store) one(ctx context.Context, doing, org string, c *call) error {
+	if err := s.do(ctx, c); err != nil {
+		return fmt.Errorf("%s of %s: %w", doing, org, err)
+	}
+	return nil
+}
+
+// userField is slotField for an optional user.
+func userField(id orcid.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return slotField(id)
+}
+
+func orDefault(n, otherwise int) int {
+	if n <= 0 {
+		return otherwise
+	}
+	return n
+}

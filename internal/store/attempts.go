@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"dispatchd/internal/event"
+)
+
+// attemptAge is how long an attempt stays in the log at most.
+const attemptAge = 90 * 24 * time.Hour
+
+// attemptLua keeps the attempt log: a list, newest first, of "start (ms), space,
+// JSON", and for failures a line feed and the excerpt. Only the newest 50 keep
+// their excerpt, so that an organisation has at most 100 over its channels.
+const attemptLua = `
+local function remember(key, line, most, oldest)
+  redis.call('LPUSH', key, line)
+  redis.call('LTRIM', key, 0, most - 1)
+  local long = redis.call('LINDEX', key, 50)
+  local cut = long and string.find(long, '\n', 1, true)
+  if cut then redis.call('LSET', key, 50, string.sub(long, 1, cut - 1)) end
+  for _ = 1, 10 do
+    local last = redis.call('LINDEX', key, -1)
+    if not last or tonumber(string.match(last, '^%-?%d+')) >= oldest then break end
+    redis.call('RPOP', key)
+  end
+end
+`
+
+// attemptLine is an attempt as the log keeps it; empty for what was none.
+func attemptLine(o event.Outcome) (string, error) {
+	a := o.Attempt
+	if a.Start.IsZero() {
+		return "", nil
+	}
+	switch o.Result {
+	case event.Delivered, event.Retry, event.Dead:
+	default:
+		return "", nil
+	}
+	excerpt := a.Excerpt
+	a.Excerpt = ""
+	if a.Result == "" {
+		a.Result = o.Result
+	}
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return "", fmt.Errorf("write the attempt: %w", err)
+	}
+	line := strconv.FormatInt(a.Start.UnixMilli(), 10) + " " + string(raw)
+	if excerpt != "" && o.Result != event.Delivered {
+		line += "\n" + excerpt
+	}
+	return line, nil
+}
+
+// attemptPageBody: KEYS mark, attempts; ARGV mark, how many. Returns the lines.
+const attemptPageBody = `return redis.call('LRANGE', KEYS[2], 0, tonumber(ARGV[2]) - 1)`
+
+// Attempts returns the latest n attempts of a channel, the newest first, none
+// older than 90 days.
+func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n int) ([]event.Attempt, error) {
+	if err := checkChannel(org, ch); err != nil {
+		return nil, fmt.Errorf("read attempts: %w", err)
+	}
+	if n <= 0 {
+		return nil, nil
+	}
+	p := orgPartition(org)
+	c := &call{script: s.scripts.attemptPage, mark: s.keys.mark(p), keys: []string{s.keys.attempts(p, org, ch)}, args: []any{n}}
+	if err := s.one(ctx, "read attempts", org, c); err != nil {
+		return nil, err
+	}
+	list, err := c.list()
+	if err != nil {
+		return nil, err
+	}
+	oldest := s.Now().Add(-attemptAge)
+	out := make([]event.Attempt, 0, len(list))
+	for _, v := range list {
+		line, _ := v.(string)
+		_, line, _ = strings.Cut(line, " ")
+		line, excerpt, _ := strings.Cut(line, "\n")
+		var a event.Attempt
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			return out, fmt.Errorf("read attempts of %s: an entry is damaged: %w", org, err)
+		}
+		if a.Start.Before(oldest) {
+			continue
+		}
+		a.Excerpt = excerpt
+		out = append(out, a)
+	}
+	return out, nil
+}

@@ -1,0 +1,285 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"dispatchd/internal/event"
+)
+
+// Ledger is every counter of the books and the real sizes beside them. The
+// counters of one partition (or lane) and its sizes are read in one step, so
+// that what is on its way makes no difference.
+type Ledger struct {
+	// Pings, by the lanes of the intake log.
+	Accepted           int64 `json:"accepted"`
+	CaughtUp           int64 `json:"caught_up"`
+	Announced          int64 `json:"announced"`
+	Processed          int64 `json:"processed"`
+	Unknown            int64 `json:"unknown"`
+	NotWanted          int64 `json:"not_wanted"`
+	NoOrganisation     int64 `json:"no_organisation"`
+	Told               int64 `json:"told"`
+	AnnouncedProcessed int64 `json:"announced_processed"`
+
+	// News, by the partitions.
+	Targets  int64 `json:"targets"`
+	Created  int64 `json:"created"`
+	Replayed int64 `json:"replayed"`
+	Opened   int64 `json:"opened"`
+	// Coalesced news joined a slot that was open already.
+	Coalesced int64 `json:"coalesced"`
+	// Ignored news opened nothing, by reason.
+	Ignored  map[string]int64 `json:"ignored"`
+	Requeued int64            `json:"requeued"`
+
+	// What became of slots, by the partitions.
+	Delivered  int64 `json:"delivered"`
+	Superseded int64 `json:"superseded"`
+	Cancelled  int64 `json:"cancelled"`
+	Purged     int64 `json:"purged"`
+	Dropped    int64 `json:"dropped"`
+	Died       int64 `json:"died"` // for information: how often a slot died
+
+	// What the counters say there should be now.
+	CountedPending int64 `json:"counted_pending"`
+	CountedDead    int64 `json:"counted_dead"`
+
+	// Real sizes.
+	Pending          int64 `json:"pending"`
+	Dead             int64 `json:"dead"`
+	LogEntries       int64 `json:"log_entries"`
+	LogPings         int64 `json:"log_pings"`
+	LogAnnouncements int64 `json:"log_announcements"`
+	// LogPartly says that the intake log is too long to be counted through, so
+	// that LogPings and LogAnnouncements are of its beginning only.
+	LogPartly bool `json:"log_partly,omitempty"`
+
+	broken []string
+}
+
+// Differences lists in words every equation of the books that does not hold.
+// The spool is not in here: the caller adds its side.
+func (l *Ledger) Differences() []string {
+	out := append([]string(nil), l.broken...)
+	check := func(left int64, leftWords string, right int64, rightWords string) {
+		if left != right {
+			out = append(out, fmt.Sprintf("%s = %d, but %s = %d (difference %d)", leftWords, left, rightWords, right, left-right))
+		}
+	}
+	if !l.LogPartly {
+		check(l.Accepted+l.CaughtUp, "pings accepted + caught up", l.Processed+l.LogPings, "processed + in the intake log")
+		check(l.Announced, "affiliations announced", l.AnnouncedProcessed+l.LogAnnouncements, "processed + in the intake log")
+	}
+	check(l.Processed, "pings processed", l.Unknown+l.NotWanted+l.NoOrganisation+l.Told, "unknown + not wanted + no organisation + told")
+	var ignored int64
+	for _, n := range l.Ignored {
+		ignored += n
+	}
+	check(l.Targets+l.Created+l.Replayed, "news (targets + created + replayed)",
+		l.Opened-l.Requeued+l.Coalesced+ignored, "slots opened − requeued + coalesced + ignored")
+	check(l.Opened, "slots opened", l.Delivered+l.Superseded+l.Cancelled+l.Purged+l.Dropped+l.Dead+l.Pending,
+		"delivered + superseded + cancelled + purged + dropped + dead + pending")
+	check(l.CountedPending, "slots pending by the counters", l.Pending, "slots there are")
+	check(l.CountedDead, "dead letters by the counters", l.Dead, "dead letters there are")
+	return out
+}
+
+// auditBody: KEYS mark, ledger, then five a channel; ARGV mark. Returns the
+// counters, and per channel: due set, slots, dead letters, their times, how many
+// fly.
+const auditBody = `
+local sizes = {}
+for k = 3, #KEYS, 5 do
+  sizes[#sizes + 1] = redis.call('ZCARD', KEYS[k])
+  sizes[#sizes + 1] = redis.call('HLEN', KEYS[k + 1])
+  sizes[#sizes + 1] = redis.call('HLEN', KEYS[k + 2])
+  sizes[#sizes + 1] = redis.call('ZCARD', KEYS[k + 3])
+  sizes[#sizes + 1] = tonumber(redis.call('HGET', KEYS[k + 4], 'flight') or 0)
+end
+return {redis.call('HGETALL', KEYS[2]), sizes}
+`
+
+// maxLogCount is how many entries of a lane Ledger counts through at most.
+const maxLogCount = 2000
+
+// Ledger reads the books; orgs are all organisations whose slots are to be
+// measured (a removed one has none).
+func (s *Store) Ledger(ctx context.Context, orgs []string) (Ledger, error) {
+	l := Ledger{Ignored: make(map[string]int64)}
+	for lane := range Lanes {
+		if err := s.auditLane(ctx, lane, &l); err != nil {
+			return Ledger{}, fmt.Errorf("audit the intake log: %w", err)
+		}
+	}
+	calls := make([]*call, Partitions)
+	channels := make([][]event.ChannelKey, Partitions)
+	for p := range Partitions {
+		calls[p] = &call{script: s.scripts.audit, mark: s.keys.mark(p), keys: []string{s.keys.ledger(p)}}
+	}
+	for _, org := range orgs {
+		p := orgPartition(org)
+		for _, ch := range event.Channels {
+			k := event.ChannelKey{Org: org, Channel: ch}
+			channels[p] = append(channels[p], k)
+			calls[p].keys = append(calls[p].keys, s.channelKeys(p, k)...)
+		}
+	}
+	if err := s.do(ctx, calls...); err != nil {
+		return Ledger{}, fmt.Errorf("audit the slots: %w", err)
+	}
+	for p, c := range calls {
+		list, err := c.list()
+		if err == nil && len(list) != 2 {
+			err = errAnswer
+		}
+		if err == nil {
+			err = l.addPartition(list, channels[p])
+		}
+		if err != nil {
+			return Ledger{}, fmt.Errorf("audit partition %d: %w", p, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *Ledger) addPartition(list []any, channels []event.ChannelKey) error {
+	counters, ok1 := list[0].([]any)
+	sizes, ok2 := list[1].([]any)
+	if !ok1 || !ok2 || len(counters)%2 != 0 || len(sizes) != 5*len(channels) {
+		return errAnswer
+	}
+	for i := 0; i < len(counters); i += 2 {
+		name, _ := counters[i].(string)
+		text, _ := counters[i+1].(string)
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("counter %s is damaged: %w", name, err)
+		}
+		l.add(name, n)
+	}
+	for i, k := range channels {
+		var n [5]int64
+		for j := range n {
+			if n[j], ok1 = sizes[5*i+j].(int64); !ok1 {
+				return errAnswer
+			}
+		}
+		l.Pending += n[0]
+		l.Dead += n[2]
+		if n[0] != n[1] {
+			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d slots are due, but %d are kept", k.Org, k.Channel, n[0], n[1]))
+		}
+		if n[2] != n[3] {
+			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d dead letters are kept, but %d have a time", k.Org, k.Channel, n[2], n[3]))
+		}
+		if n[4] < 0 || n[4] > n[0] {
+			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d deliveries in flight of %d slots", k.Org, k.Channel, n[4], n[0]))
+		}
+	}
+	return nil
+}
+
+// add adds a counter by its name in Redis.
+func (l *Ledger) add(name string, n int64) {
+	if reason, ok := strings.CutPrefix(name, "ignored_"); ok {
+		l.Ignored[reason] += n
+		return
+	}
+	if field := map[string]*int64{
+		"accepted": &l.Accepted, "caught_up": &l.CaughtUp, "announced": &l.Announced, "processed": &l.Processed,
+		"unknown": &l.Unknown, "not_wanted": &l.NotWanted, "no_organisation": &l.NoOrganisation, "told": &l.Told,
+		"announced_processed": &l.AnnouncedProcessed,
+		"targets":             &l.Targets, "created": &l.Created, "replayed": &l.Replayed, "opened": &l.Opened,
+		"coalesced": &l.Coalesced, "requeued": &l.Requeued, "delivered": &l.Delivered, "superseded": &l.Superseded,
+		"cancelled": &l.Cancelled, "purged": &l.Purged, "dropped": &l.Dropped, "died": &l.Died,
+		"pending": &l.CountedPending, "dead": &l.CountedDead,
+	}[name]; field != nil {
+		*field += n
+	}
+}
+
+// auditLane reads one lane's counters and its log in one transaction.
+func (s *Store) auditLane(ctx context.Context, lane int, l *Ledger) error {
+	if err := s.guard.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
+	began := time.Now()
+	pipe := s.rdb.TxPipeline()
+	mark := pipe.Get(ctx, s.keys.laneMark(lane))
+	counters := pipe.HGetAll(ctx, s.keys.laneLedger(lane))
+	length := pipe.XLen(ctx, s.keys.log(lane))
+	entries := pipe.XRangeN(ctx, s.keys.log(lane), "-", "+", maxLogCount)
+	_, err := pipe.Exec(ctx)
+	if errors.Is(err, redis.Nil) {
+		err = nil
+	}
+	err = s.classify(ctx, "audit", err)
+	s.metrics.observe("audit", time.Since(began), err)
+	if err != nil {
+		return err
+	}
+	id, _, _ := strings.Cut(mark.Val(), ":")
+	if ours, _, _ := strings.Cut(s.guard.Mark(), ":"); id != ours {
+		return s.refuse("the mark is gone or another's")
+	}
+	for name, text := range counters.Val() {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("counter %s is damaged: %w", name, err)
+		}
+		l.add(name, n)
+	}
+	l.LogEntries += length.Val()
+	l.LogPartly = l.LogPartly || length.Val() > int64(len(entries.Val()))
+	for _, e := range entries.Val() {
+		lines, _ := e.Values["d"].(string)
+		items, err := parseItems([]byte(lines))
+		if err != nil {
+			return fmt.Errorf("intake log entry %s: %w", e.ID, err)
+		}
+		for _, it := range items {
+			if it.Kind == KindCreated {
+				l.LogAnnouncements++
+			} else {
+				l.LogPings++
+			}
+		}
+	}
+	return nil
+}
+
+// totalsBody: KEYS mark, ledger; ARGV mark. Returns pending and dead.
+const totalsBody = `
+local v = redis.call('HMGET', KEYS[2], 'pending', 'dead')
+return {tonumber(v[1] or 0), tonumber(v[2] or 0)}
+`
+
+// SlotTotals tells from the counters how many slots wait or fly and how many
+// dead letters there are; it is cheap enough for every scrape.
+func (s *Store) SlotTotals(ctx context.Context) (pending, dead int64, err error) {
+	calls := make([]*call, Partitions)
+	for p := range Partitions {
+		calls[p] = &call{script: s.scripts.totals, mark: s.keys.mark(p), keys: []string{s.keys.ledger(p)}}
+	}
+	if err := s.do(ctx, calls...); err != nil {
+		return 0, 0, fmt.Errorf("count slots: %w", err)
+	}
+	for _, c := range calls {
+		n, err := c.ints(2)
+		if err != nil {
+			return 0, 0, err
+		}
+		pending += n[0]
+		dead += n[1]
+	}
+	return pending, dead, nil
+}

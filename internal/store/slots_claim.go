@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/secret"
+)
+
+// claimBody: KEYS mark, ready, ledger, then five a claim; ARGV mark, now, token,
+// most dead letters, then per claim: member of the ready index, how many, lease
+// (ms). Returns per claim a list: when next ready or -1, end of the hold or 0,
+// then field and slot of each one claimed.
+const claimBody = `
+local made, out = 0, {}
+for i = 5, #ARGV, 3 do
+  local c = channel(4 + (i - 5) / 3 * 5, ARGV[i])
+  local room, lease = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local found = {0, c.hold > now and c.hold or 0}
+  local seen, limit = 0, room + 100
+  while c.enabled and c.hold <= now and room > 0 and seen < limit do
+    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, room)
+    if #due == 0 then break end
+    for j = 1, #due do
+      local field = due[j]
+      local raw = redis.call('HGET', c.slots, field)
+      seen = seen + 1
+      if not raw then
+        redis.call('ZREM', c.due, field)
+      else
+        local s = parse(raw)
+        if s.token then -- its lease ended and nobody finished it
+          s.crashes = s.crashes + 1
+          if s.again then s.attempts, s.began = 0, 0 end
+          land(c, s)
+        end
+        if s.crashes >= 5 then
+          bury(c, field, s, s.attempts, '', 'crashed 5 times', tonumber(ARGV[4]))
+          drop(c, field, s)
+        else
+          for k = 1, #ORDER do
+            if s.types[ORDER[k]] then s.ctype = ORDER[k] break end
+          end
+          made = made + 1
+          room = room - 1
+          s.token, s.cgen = ARGV[3] .. '.' .. made, s.types[s.ctype]
+          c.flight = c.flight + 1
+          put(c, field, s)
+          redis.call('ZADD', c.due, F(now + lease), field)
+          found[#found + 1] = field
+          found[#found + 1] = text(s)
+        end
+      end
+    end
+  end
+  found[1] = settle(c)
+  out[#out + 1] = found
+end
+book()
+return out
+`
+
+type claimQuery struct {
+	key   event.ChannelKey
+	max   int
+	lease time.Duration
+}
+
+// Claim takes up to max due slots of a channel under a lease that ends lease
+// from now; it takes nothing while the channel is held or disabled. A slot whose
+// lease ended unfinished is claimed again; the fifth time it becomes a dead
+// letter. Concurrent calls are joined into one script run per partition. When
+// ctx ends first the claim may still happen and then lies until its lease ends.
+func (s *Store) Claim(ctx context.Context, org string, ch event.Channel, max int, lease time.Duration) (event.Claims, error) {
+	if err := checkChannel(org, ch); err != nil {
+		return event.Claims{}, fmt.Errorf("claim: %w", err)
+	}
+	if lease < time.Millisecond {
+		return event.Claims{}, fmt.Errorf("claim of %s: a lease of %s is none", org, lease)
+	}
+	c, err := s.claims.Do(ctx, claimQuery{event.ChannelKey{Org: org, Channel: ch}, max, lease})
+	if err != nil {
+		return c, fmt.Errorf("claim of %s: %w", org, err)
+	}
+	return c, nil
+}
+
+func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Claims, []error) {
+	out, errs := make([]event.Claims, len(batch)), make([]error, len(batch))
+	nowMS := s.Now().UnixMilli()
+	calls, members := byPartition(batch, func(q claimQuery) string { return q.key.Org }, func(p int) *call {
+		c := s.slotCall(s.scripts.claim, p)
+		c.args = []any{nowMS, secret.NewKey(9).Reveal(), s.deadLetters}
+		return c
+	}, func(c *call, p int, q claimQuery) {
+		c.keys = append(c.keys, s.channelKeys(p, q.key)...)
+		c.args = append(c.args, readyMember(q.key), q.max, q.lease.Milliseconds())
+	})
+	_ = s.do(ctx, calls...) // each call carries its own error
+	for i, c := range calls {
+		lists, err := c.list()
+		if err == nil && len(lists) != len(members[i]) {
+			err = fmt.Errorf("claim: redis answered %d of %d", len(lists), len(members[i]))
+		}
+		for j, at := range members[i] {
+			if err != nil {
+				errs[at] = err
+				continue
+			}
+			out[at], errs[at] = readClaims(batch[at], lists[j], nowMS)
+		}
+	}
+	return out, errs
+}
+
+var errAnswer = errors.New("unexpected answer of redis")
+
+func readClaims(q claimQuery, answer any, nowMS int64) (event.Claims, error) {
+	var out event.Claims
+	list, ok := answer.([]any)
+	if !ok || len(list) < 2 || len(list)%2 != 0 {
+		return out, fmt.Errorf("claim: %w", errAnswer)
+	}
+	next, ok1 := list[0].(int64)
+	held, ok2 := list[1].(int64)
+	if !ok1 || !ok2 {
+		return out, fmt.Errorf("claim: %w", errAnswer)
+	}
+	out.Next, out.HeldUntil = milliTime(next), milliTime(held)
+	for i := 2; i < len(list); i += 2 {
+		field, ok1 := list[i].(string)
+		text, ok2 := list[i+1].(string)
+		if !ok1 || !ok2 {
+			return out, fmt.Errorf("claim: %w", errAnswer)
+		}
+		id, err := fieldUser(field)
+		if err != nil {
+			return out, fmt.Errorf("claim: user %q is damaged: %w", field, err)
+		}
+		st, err := parseSlot(text)
+		if err != nil {
+			return out, fmt.Errorf("claim: %w", err)
+		}
+		d := event.Delivery{
+			Org: q.key.Org, Channel: q.key.Channel, ORCID: id, Type: st.claimed, Generation: st.generation, Token: st.token,
+			Attempt: st.attempts + 1, FirstAttemptAt: milliTime(st.firstAttempt), FirstAt: microTime(st.first),
+			LatestAt: microTime(st.latest), LeaseEnd: milliTime(nowMS + q.lease.Milliseconds()),
+		}
+		if d.Type == event.Created {
+			d.CreatedAt = microTime(st.created)
+		}
+		out.Deliveries = append(out.Deliveries, d)
+	}
+	return out, nil
+}
+
+// byPartition makes one call per partition of a batch and says which entries of
+// the batch each one carries.
+func byPartition[Q any](batch []Q, org func(Q) string, start func(p int) *call, add func(c *call, p int, q Q)) ([]*call, [][]int) {
+	var at [Partitions]int
+	var calls []*call
+	var members [][]int
+	for i, q := range batch {
+		p := orgPartition(org(q))
+		if at[p] == 0 {
+			calls, members = append(calls, start(p)), append(members, nil)
+			at[p] = len(calls)
+		}
+		n := at[p] - 1
+		add(calls[n], p, q)
+		members[n] = append(members[n], i)
+	}
+	return calls, members
+}

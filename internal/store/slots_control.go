@@ -1,0 +1,349 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dispatchd/internal/event"
+)
+
+// enableBody: KEYS mark, ready, ledger, the channel's five; ARGV mark, now,
+// member of the ready index, 1 or 0. Returns when next ready, or -1.
+const enableBody = `
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[8], 'enabled', '1')
+else
+  redis.call('HDEL', KEYS[8], 'enabled')
+end
+return settle(channel(4, ARGV[3]))
+`
+
+// SetChannel notes in the organisation's own partition whether a channel is
+// enabled: news for a channel that is not is ignored and counted, and nothing of
+// it is claimed. It cancels nothing; CancelSlots does.
+func (s *Store) SetChannel(ctx context.Context, org string, ch event.Channel, enabled bool) error {
+	flag := 0
+	if enabled {
+		flag = 1
+	}
+	c, err := s.channelCall(s.scripts.enable, org, ch)
+	if err != nil {
+		return err
+	}
+	c.args = append(c.args, flag)
+	return s.one(ctx, "enable or disable the "+string(ch), org, c)
+}
+
+// channelCall prepares a call about one channel: KEYS ready, ledger, the
+// channel's five; ARGV now, member of the ready index.
+func (s *Store) channelCall(sc *script, org string, ch event.Channel) (*call, error) {
+	if err := checkChannel(org, ch); err != nil {
+		return nil, fmt.Errorf("%s: %w", sc.name, err)
+	}
+	k, p := event.ChannelKey{Org: org, Channel: ch}, orgPartition(org)
+	c := s.slotCall(sc, p)
+	c.keys = append(c.keys, s.channelKeys(p, k)...)
+	c.args = append(c.args, readyMember(k))
+	return c, nil
+}
+
+// holdBody: KEYS mark, ready, ledger, the channel's five; ARGV mark, now, member
+// of the ready index, hold, until (ms, empty clears), reason, and optionally the
+// breaker's state (empty clears). A hold that goes on keeps its beginning.
+// Returns when the channel is next ready, or -1.
+const holdBody = `
+local control, hold = KEYS[8], ARGV[4]
+if ARGV[5] == '' then
+  redis.call('HDEL', control, hold)
+else
+  local since, old = ARGV[2], redis.call('HGET', control, hold)
+  if old then
+    local till, began = string.match(old, '^(%d+);(%d+);')
+    if till and tonumber(till) > now then since = began end
+  end
+  redis.call('HSET', control, hold, ARGV[5] .. ';' .. since .. ';' .. ARGV[6])
+end
+if ARGV[7] == '' then
+  redis.call('HDEL', control, 'state')
+elseif ARGV[7] then
+  redis.call('HSET', control, 'state', ARGV[7])
+end
+return settle(channel(4, ARGV[3]))
+`
+
+// SetHold holds a channel until the given time for one reason, or clears that
+// hold only (zero until). It returns when the channel is next ready; zero when
+// nothing waits.
+func (s *Store) SetHold(ctx context.Context, org string, ch event.Channel, h event.Hold, until time.Time, reason string) (time.Time, error) {
+	if !slices.Contains(event.Holds[:], h) {
+		return time.Time{}, fmt.Errorf("hold %s: unknown hold %q", org, h)
+	}
+	return s.setHold(ctx, org, ch, h, until, reason)
+}
+
+// SetBreaker keeps the state of a channel's breaker and sets the hold that
+// comes of it, or clears it (zero holdUntil).
+func (s *Store) SetBreaker(ctx context.Context, org string, ch event.Channel, b event.Breaker, holdUntil time.Time) (time.Time, error) {
+	var state []byte
+	if b != (event.Breaker{}) {
+		var err error
+		if state, err = json.Marshal(b); err != nil {
+			return time.Time{}, fmt.Errorf("write the breaker of %s: %w", org, err)
+		}
+	}
+	return s.setHold(ctx, org, ch, event.HoldBreaker, holdUntil, fmt.Sprintf("%d failures in a row", b.Failures), state)
+}
+
+func (s *Store) setHold(ctx context.Context, org string, ch event.Channel, h event.Hold, until time.Time, reason string, state ...any) (time.Time, error) {
+	c, err := s.channelCall(s.scripts.hold, org, ch)
+	if err != nil {
+		return time.Time{}, err
+	}
+	till := ""
+	if !until.IsZero() {
+		if until.After(event.Forever) {
+			until = event.Forever
+		}
+		till = strconv.FormatInt(max(asMillis(until), 0), 10)
+	}
+	c.args = append(c.args, string(h), till, strings.ToValidUTF8(reason, "\uFFFD"))
+	c.args = append(c.args, state...)
+	if err := s.one(ctx, "hold", org, c); err != nil {
+		return time.Time{}, err
+	}
+	next, err := c.integer()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return milliTime(next), nil
+}
+
+// HoldInfo is one hold of a channel.
+type HoldInfo struct {
+	Until  time.Time // event.Forever: until a person ends it
+	Reason string
+	Since  time.Time // when it began; extending it does not change that
+}
+
+// ChannelState is what people and the organisation's actor see of a channel.
+type ChannelState struct {
+	Enabled                 bool
+	Waiting, InFlight, Dead int
+	// OldestFirst is when the first news of the most overdue slot was accepted;
+	// zero when nothing waits.
+	OldestFirst time.Time
+	// Next is when the channel is next ready; zero when nothing waits or it is
+	// disabled.
+	Next    time.Time
+	Holds   map[event.Hold]HoldInfo // those that have not ended yet
+	Breaker event.Breaker
+}
+
+// inspectBody: KEYS mark, ready, then five a channel; ARGV mark, the members of
+// the ready index. Returns per channel: slots, dead letters, score in the ready
+// index, the most overdue slot, and the control hash.
+const inspectBody = `
+local out = {}
+for i = 2, #ARGV do
+  local k = 3 + (i - 2) * 5
+  local first, slot = redis.call('ZRANGE', KEYS[k], 0, 0)[1], false
+  if first then slot = redis.call('HGET', KEYS[k + 1], first) end
+  out[#out + 1] = {redis.call('ZCARD', KEYS[k]), redis.call('HLEN', KEYS[k + 2]), redis.call('ZSCORE', KEYS[2], ARGV[i]) or '',
+    slot or '', redis.call('HGETALL', KEYS[k + 4])}
+end
+return out
+`
+
+// Channels tells the state of channels, in the order of keys.
+func (s *Store) Channels(ctx context.Context, keys []event.ChannelKey) ([]ChannelState, error) {
+	for _, k := range keys {
+		if err := checkChannel(k.Org, k.Channel); err != nil {
+			return nil, fmt.Errorf("read channels: %w", err)
+		}
+	}
+	now := s.Now()
+	calls, members := byPartition(keys, func(k event.ChannelKey) string { return k.Org }, func(p int) *call {
+		return &call{script: s.scripts.inspect, mark: s.keys.mark(p), keys: []string{s.keys.ready(p)}}
+	}, func(c *call, p int, k event.ChannelKey) {
+		c.keys = append(c.keys, s.channelKeys(p, k)...)
+		c.args = append(c.args, readyMember(k))
+	})
+	if err := s.do(ctx, calls...); err != nil {
+		return nil, fmt.Errorf("read channels: %w", err)
+	}
+	out := make([]ChannelState, len(keys))
+	for i, c := range calls {
+		list, err := c.list()
+		if err == nil && len(list) != len(members[i]) {
+			err = errAnswer
+		}
+		for j, at := range members[i] {
+			if err == nil {
+				out[at], err = readChannel(list[j], now)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read channel %s of %s: %w", keys[at].Channel, keys[at].Org, err)
+			}
+		}
+	}
+	return out, nil
+}
+
+func readChannel(answer any, now time.Time) (ChannelState, error) {
+	var st ChannelState
+	list, ok := answer.([]any)
+	if !ok || len(list) != 5 {
+		return st, errAnswer
+	}
+	slots, ok1 := list[0].(int64)
+	dead, ok2 := list[1].(int64)
+	ready, ok3 := list[2].(string)
+	slot, ok4 := list[3].(string)
+	control, ok5 := list[4].([]any)
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(control)%2 != 0 {
+		return st, errAnswer
+	}
+	st.Dead = int(dead)
+	if ready != "" {
+		ms, err := strconv.ParseFloat(ready, 64)
+		if err != nil {
+			return st, fmt.Errorf("%w: %w", errAnswer, err)
+		}
+		st.Next = milliTime(int64(ms))
+	}
+	if slot != "" {
+		parsed, err := parseSlot(slot)
+		if err != nil {
+			return st, err
+		}
+		st.OldestFirst = microTime(parsed.first)
+	}
+	for i := 0; i < len(control); i += 2 {
+		name, _ := control[i].(string)
+		value, _ := control[i+1].(string)
+		if err := st.setControl(name, value, now); err != nil {
+			return st, fmt.Errorf("control field %s is damaged: %w", name, err)
+		}
+	}
+	st.Waiting = int(slots) - st.InFlight
+	return st, nil
+}
+
+var errNoNumber = errors.New("not until;since;reason")
+
+func (st *ChannelState) setControl(name, value string, now time.Time) error {
+	switch name {
+	case "enabled":
+		st.Enabled = value == "1"
+		return nil
+	case "flight":
+		n, err := strconv.Atoi(value)
+		st.InFlight = n
+		return err
+	case "state":
+		return json.Unmarshal([]byte(value), &st.Breaker)
+	}
+	if !slices.Contains(event.Holds[:], event.Hold(name)) {
+		return nil
+	}
+	parts := strings.SplitN(value, ";", 3)
+	if len(parts) != 3 {
+		return errNoNumber
+	}
+	until, err1 := strconv.ParseInt(parts[0], 10, 64)
+	since, err2 := strconv.ParseInt(parts[1], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if until <= now.UnixMilli() {
+		return nil // ended; it is overwritten when it is set again
+	}
+	if st.Holds == nil {
+		st.Holds = make(map[event.Hold]HoldInfo)
+	}
+	st.Holds[event.Hold(name)] = HoldInfo{Until: milliTime(until), Reason: parts[2], Since: milliTime(since)}
+	return nil
+}
+
+// readyBody: KEYS mark, ready; ARGV mark, now (ms), how many. Returns the time
+// of the first that is not ready yet (or -1), then member and time of each that
+// is.
+const readyBody = `
+local later = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+local out = {later[2] or '-1'}
+local ready = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+for i = 1, #ready do out[i + 1] = ready[i] end
+return out
+`
+
+// Ready lists up to limit channels that have something to claim, the longest
+// ready first, and tells when the next one after now gets ready (zero: none).
+func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]event.ChannelKey, time.Time, error) {
+	calls := make([]*call, Partitions)
+	for p := range Partitions {
+		calls[p] = &call{
+			script: s.scripts.ready, mark: s.keys.mark(p), keys: []string{s.keys.ready(p)},
+			args: []any{now.UnixMilli(), max(limit, 0)},
+		}
+	}
+	if err := s.do(ctx, calls...); err != nil {
+		return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", err)
+	}
+	type found struct {
+		key event.ChannelKey
+		at  float64
+	}
+	var all []found
+	var next time.Time
+	for _, c := range calls {
+		list, err := c.list()
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		texts := make([]string, len(list))
+		for i, v := range list {
+			texts[i], _ = v.(string)
+		}
+		if len(texts)%2 != 1 {
+			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", errAnswer)
+		}
+		ms, err := strconv.ParseFloat(texts[0], 64)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
+		}
+		if t := milliTime(int64(ms)); !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+		for i := 1; i < len(texts); i += 2 {
+			k, err := memberChannel(texts[i])
+			if err != nil {
+				return nil, time.Time{}, err
+			}
+			at, err := strconv.ParseFloat(texts[i+1], 64)
+			if err != nil {
+				return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
+			}
+			all = append(all, found{k, at})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b found) int {
+		switch {
+		case a.at < b.at:
+			return -1
+		case a.at > b.at:
+			return 1
+		}
+		return 0
+	})
+	ready := make([]event.ChannelKey, min(len(all), max(limit, 0)))
+	for i := range ready {
+		ready[i] = all[i].key
+	}
+	return ready, next, nil
+}

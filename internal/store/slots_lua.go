@@ -1,0 +1,184 @@
+package store
+
+// slotLua stands in front of every script over slots. A slot is one text in the
+// hash of slots, trailing empty fields left out:
+//
+//	latest;types;first;created;attempts;firstAttempt;crashes;token;type;generation;again;againFirst
+//
+// latest is µs; types is letter and generation each; generations, first,
+// created, and againFirst are µs relative to latest (empty: the same);
+// firstAttempt and again are ms. A slot with a token is in flight: its score in
+// the due set is the end of its lease, type and generation are what was
+// claimed, again is when it comes due again because news came during the
+// attempt, and againFirst is when the first of that news was accepted.
+//
+// A dead letter is attempts|status|slot|reason.
+//
+// Every script has KEYS mark, ready, ledger, and ARGV mark, now (ms).
+const slotLua = `
+local now, READY, LEDGER = tonumber(ARGV[2]), KEYS[2], KEYS[3]
+local ORDER = {'C', 'U', 'D', 'P', 'L'} -- the most urgent first
+local HOUR = 3600000
+local counts = {}
+local function count(name, n) counts[name] = (counts[name] or 0) + n end
+local function F(x) return string.format('%.0f', x) end
+
+local SLOT = '^(%d+);([^;]+);?(%-?%d*);?(%-?%d*);?(%d*);?(%d*);?(%d*);?([^;]*);?(%a?);?(%-?%d*);?(%d*);?(%-?%d*)$'
+local function parse(text)
+  local latest, types, first, created, attempts, began, crashes, token, ctype, cgen, again, afirst = string.match(text, SLOT)
+  if not latest then -- damaged by hand: better told once more than never
+    latest, types, token = F(now * 1000), 'U', ''
+  end
+  local s = {types = {}, latest = tonumber(latest)}
+  for t, g in string.gmatch(types, '(%a)(%-?%d*)') do s.types[t] = s.latest + (tonumber(g) or 0) end
+  s.first = s.latest + (tonumber(first) or 0)
+  if s.types.C then s.created = s.latest + (tonumber(created) or 0) end
+  s.attempts, s.began, s.crashes = tonumber(attempts) or 0, tonumber(began) or 0, tonumber(crashes) or 0
+  if token ~= '' then
+    s.token, s.ctype, s.cgen = token, ctype, s.latest + (tonumber(cgen) or 0)
+    s.again = tonumber(again)
+    if s.again then s.afirst = s.latest + (tonumber(afirst) or 0) end
+  end
+  return s
+end
+
+local function text(s)
+  local function rel(v) if not v or v == s.latest then return '' end return F(v - s.latest) end
+  local function num(v) if v == 0 then return '' end return F(v) end
+  local types = ''
+  for i = 1, #ORDER do
+    local g = s.types[ORDER[i]]
+    if g then types = types .. ORDER[i] .. rel(g) end
+  end
+  local out = F(s.latest) .. ';' .. types .. ';' .. rel(s.first) .. ';' .. (s.types.C and rel(s.created) or '') .. ';' ..
+    num(s.attempts) .. ';' .. num(s.began) .. ';' .. num(s.crashes)
+  if s.token then
+    out = out .. ';' .. s.token .. ';' .. s.ctype .. ';' .. rel(s.cgen)
+    if s.again then out = out .. ';' .. F(s.again) .. ';' .. rel(s.afirst) end
+  end
+  return (string.gsub(out, ';+$', ''))
+end
+
+local function empty(t) return next(t) == nil end
+
+-- join adds the types of d to s.
+local function join(s, d)
+  for t, g in pairs(d.types) do
+    if not s.types[t] or s.types[t] < g then s.types[t] = g end
+  end
+  if d.created and (not s.created or s.created < d.created) then s.created = d.created end
+  if d.latest > s.latest then s.latest = d.latest end
+end
+
+-- fresh starts the counting of attempts over.
+local function fresh(s) s.attempts, s.began, s.crashes = 0, 0, 0 end
+
+-- land ends a flight.
+local function land(c, s)
+  if s.token then c.flight = c.flight - 1 end
+  s.token, s.ctype, s.cgen, s.again, s.afirst = nil, nil, nil, nil, nil
+end
+
+-- channel reads the control hash of the channel whose keys begin at KEYS[k].
+local function channel(k, name)
+  local c = {name = name, due = KEYS[k], slots = KEYS[k + 1], dead = KEYS[k + 2], deadAt = KEYS[k + 3], control = KEYS[k + 4],
+    hold = 0, flight = 0}
+  local v = redis.call('HMGET', c.control, 'enabled', 'pause', 'suspend', 'breaker', 'retry_after')
+  c.enabled = v[1] == '1'
+  for i = 2, 5 do
+    local till = v[i] and tonumber(string.match(v[i], '^%d+'))
+    if till and till > c.hold then c.hold = till end
+  end
+  return c
+end
+
+-- settle ends what a script did to a channel: how many fly, and when the
+-- channel is next ready. Returns that time or -1.
+local function settle(c)
+  if c.flight ~= 0 then
+    if redis.call('HINCRBY', c.control, 'flight', F(c.flight)) == 0 then redis.call('HDEL', c.control, 'flight') end
+    c.flight = 0
+  end
+  local first = {}
+  if c.enabled then first = redis.call('ZRANGE', c.due, 0, 0, 'WITHSCORES') end
+  if not first[2] then
+    redis.call('ZREM', READY, c.name)
+    return -1
+  end
+  local at = math.max(tonumber(first[2]), c.hold)
+  redis.call('ZADD', READY, F(at), c.name)
+  return at
+end
+
+-- write counts in the ledger; the last thing a script does.
+local function book()
+  for name, n in pairs(counts) do
+    if n ~= 0 then redis.call('HINCRBY', LEDGER, name, F(n)) end
+  end
+end
+
+local function put(c, field, s) redis.call('HSET', c.slots, field, text(s)) end
+
+-- back lets a slot wait until due.
+local function back(c, field, s, due)
+  land(c, s)
+  put(c, field, s)
+  redis.call('ZADD', c.due, F(due), field)
+end
+
+-- drop removes a slot; the caller counts why.
+local function drop(c, field, s)
+  land(c, s)
+  redis.call('HDEL', c.slots, field)
+  redis.call('ZREM', c.due, field)
+  count('pending', -1)
+end
+
+local function parseDead(raw)
+  local attempts, status, slot, reason = string.match(raw, '^(%d+)|(%d*)|([^|]*)|(.*)$')
+  local d = parse(slot or '')
+  d.deaths, d.status, d.reason = attempts or '0', status or '', reason or ''
+  return d
+end
+
+local function putDead(c, field, d)
+  redis.call('HSET', c.dead, field, d.deaths .. '|' .. d.status .. '|' .. text(d) .. '|' .. d.reason)
+end
+
+-- unbury takes a dead letter away because something newer supersedes it.
+local function unbury(c, field)
+  local raw = redis.call('HGET', c.dead, field)
+  if not raw then return nil end
+  redis.call('HDEL', c.dead, field)
+  redis.call('ZREM', c.deadAt, field)
+  count('superseded', 1)
+  count('dead', -1)
+  return parseDead(raw)
+end
+
+-- bury makes a dead letter of s, joined with one that lies there, and keeps at
+-- most cap of them.
+local function bury(c, field, s, attempts, status, reason, cap)
+  local d = {types = s.types, latest = s.latest, first = s.first, created = s.types.C and s.created,
+    attempts = 0, began = 0, crashes = 0, deaths = F(attempts), status = status, reason = reason}
+  local old = unbury(c, field)
+  if old then
+    join(d, old)
+    if old.first < d.first then d.first = old.first end
+  end
+  putDead(c, field, d)
+  redis.call('ZADD', c.deadAt, F(now), field)
+  count('died', 1)
+  count('dead', 1)
+  local over = redis.call('ZCARD', c.deadAt) - cap
+  if over > 0 then
+    local oldest = redis.call('ZRANGE', c.deadAt, 0, math.min(over, 100) - 1)
+    for i = 1, #oldest do
+      redis.call('HDEL', c.dead, oldest[i])
+      redis.call('ZREM', c.deadAt, oldest[i])
+    end
+    count('dropped', #oldest)
+    count('dead', -#oldest)
+  end
+end
+`

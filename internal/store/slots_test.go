@@ -1,0 +1,566 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/redistest"
+)
+
+var begin = time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)
+
+// fakeClock is virtual time for Options.Now.
+type fakeClock struct{ us atomic.Int64 }
+
+func newFakeClock() *fakeClock {
+	c := new(fakeClock)
+	c.us.Store(begin.UnixMicro())
+	return c
+}
+func (c *fakeClock) now() time.Time          { return time.UnixMicro(c.us.Load()).UTC() }
+func (c *fakeClock) advance(d time.Duration) { c.us.Add(d.Microseconds()) }
+
+// slotBundle is one store in virtual time with helpers that fail the test.
+type slotBundle struct {
+	*testing.T
+	s       *Store
+	clock   *fakeClock
+	entries int
+	orgs    []string
+}
+
+const (
+	quiet = time.Minute
+	lease = time.Minute
+)
+
+// slotsOnBoth runs a test in virtual time on a real redis-server and on
+// miniredis, and audits the books at its end.
+func slotsOnBoth(t *testing.T, run func(b *slotBundle), change ...func(*Options)) {
+	t.Helper()
+	t.Parallel()
+	body := func(url string, opts ...func(*Options)) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Parallel()
+			clock := newFakeClock()
+			opts = append(opts, func(o *Options) { o.Now = clock.now })
+			b := &slotBundle{T: t, s: attached(t, url, append(opts, change...)...), clock: clock}
+			b.enable("uni-a", event.Webhook)
+			run(b)
+			b.audit()
+		}
+	}
+	t.Run("redis", func(t *testing.T) { body(redistest.Start(t).URL())(t) })
+	t.Run("embedded", func(t *testing.T) { body(redistest.Embedded(t), func(o *Options) { o.Embedded = true })(t) })
+}
+
+func (b *slotBundle) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *slotBundle) enable(org string, chs ...event.Channel) {
+	b.Helper()
+	if !slices.Contains(b.orgs, org) {
+		b.orgs = append(b.orgs, org)
+	}
+	for _, ch := range chs {
+		b.must(b.s.SetChannel(context.Background(), org, ch, true))
+	}
+}
+
+// entry makes the id of a new intake log entry.
+func (b *slotBundle) entry() string {
+	b.entries++
+	return strconv.FormatInt(b.clock.now().UnixMilli(), 10) + "-" + strconv.Itoa(b.entries)
+}
+
+func (b *slotBundle) target(org string, ch event.Channel, user uint64, typ event.Type) Target {
+	return Target{Org: org, Channel: ch, ORCID: testID(b.T, user), Type: typ, At: b.clock.now()}
+}
+
+// enqueue applies targets as one new entry.
+func (b *slotBundle) enqueue(targets ...Target) map[event.ChannelKey]time.Time {
+	b.Helper()
+	id := b.entry()
+	for i := range targets {
+		targets[i].Entry = id
+	}
+	next, err := b.s.Enqueue(context.Background(), 0, targets, quiet)
+	b.must(err)
+	return next
+}
+
+// ping is news for uni-a's webhook now.
+func (b *slotBundle) ping(user uint64, types ...event.Type) {
+	b.Helper()
+	if len(types) == 0 {
+		types = []event.Type{event.Updated}
+	}
+	for _, typ := range types {
+		b.enqueue(b.target("uni-a", event.Webhook, user, typ))
+	}
+}
+
+func (b *slotBundle) claim(n int) event.Claims {
+	b.Helper()
+	c, err := b.s.Claim(context.Background(), "uni-a", event.Webhook, n, lease)
+	b.must(err)
+	return c
+}
+
+// claimOne waits until the quiet period is over and claims the one due slot.
+func (b *slotBundle) claimOne() event.Delivery {
+	b.Helper()
+	c := b.claim(10)
+	if len(c.Deliveries) != 1 {
+		b.Fatalf("claimed %d deliveries, want 1: %+v", len(c.Deliveries), c)
+	}
+	return c.Deliveries[0]
+}
+
+// none asserts that nothing can be claimed now and returns when it can.
+func (b *slotBundle) none() time.Time {
+	b.Helper()
+	c := b.claim(10)
+	if len(c.Deliveries) != 0 {
+		b.Fatalf("claimed %+v, want nothing", c.Deliveries)
+	}
+	return c.Next
+}
+
+func (b *slotBundle) finish(d event.Delivery, o event.Outcome) event.Finished {
+	b.Helper()
+	f, err := b.s.Finish(context.Background(), d, o)
+	b.must(err)
+	return f
+}
+
+// failed is the outcome of an attempt that got this status.
+func (b *slotBundle) failed(r event.Result, status int) event.Outcome {
+	return event.Outcome{
+		Result: r, RetryAt: b.clock.now().Add(30 * time.Second),
+		Attempt: event.Attempt{Start: b.clock.now(), Status: status, Error: fmt.Sprintf("status %d", status)},
+	}
+}
+
+func (b *slotBundle) state(org string, ch event.Channel) ChannelState {
+	b.Helper()
+	st, err := b.s.Channels(context.Background(), []event.ChannelKey{{Org: org, Channel: ch}})
+	b.must(err)
+	return st[0]
+}
+
+// sizes asserts waiting, in flight, dead of uni-a's webhook.
+func (b *slotBundle) sizes(waiting, flying, dead int) {
+	b.Helper()
+	if st := b.state("uni-a", event.Webhook); st.Waiting != waiting || st.InFlight != flying || st.Dead != dead {
+		b.Fatalf("waiting %d, in flight %d, dead %d; want %d, %d, %d", st.Waiting, st.InFlight, st.Dead, waiting, flying, dead)
+	}
+}
+
+func (b *slotBundle) audit() Ledger {
+	b.Helper()
+	l, err := b.s.Ledger(context.Background(), b.orgs)
+	b.must(err)
+	if d := l.Differences(); len(d) > 0 {
+		b.Fatalf("the books do not balance: %q\n%+v", d, l)
+	}
+	return l
+}
+
+func (b *slotBundle) at(what string, got time.Time, want time.Duration) {
+	b.Helper()
+	w := begin.Add(want)
+	if !got.Equal(w) {
+		b.Fatalf("%s is %s after the beginning, want %s", what, got.Sub(begin), want)
+	}
+}
+
+func TestNewsIsClaimedOnceAfterTheQuietPeriod(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		next := b.enqueue(b.target("uni-a", event.Webhook, 7, event.Updated))
+		b.at("next ready", next[event.ChannelKey{Org: "uni-a", Channel: event.Webhook}], quiet)
+		b.clock.advance(30*time.Second + 7*time.Microsecond)
+		b.ping(7) // coalesces, and does not move the due time
+		b.sizes(1, 0, 0)
+		b.clock.advance(30*time.Second - 8*time.Microsecond)
+		b.at("next", b.none(), quiet)
+		b.clock.advance(time.Microsecond)
+		c := b.claim(10)
+		if len(c.Deliveries) != 1 {
+			b.Fatalf("claimed %d, want 1", len(c.Deliveries))
+		}
+		d := c.Deliveries[0]
+		want := event.Delivery{
+			Org: "uni-a", Channel: event.Webhook, ORCID: testID(b.T, 7), Type: event.Updated,
+			Generation: begin.Add(30*time.Second + 7*time.Microsecond).UnixMicro(), Token: d.Token, Attempt: 1,
+			FirstAt: begin, LatestAt: begin.Add(30*time.Second + 7*time.Microsecond), LeaseEnd: begin.Add(quiet + lease),
+		}
+		if d != want || d.Token == "" {
+			b.Errorf("claimed %+v, want %+v", d, want)
+		}
+		b.at("the end of the lease as next", c.Next, quiet+lease)
+		b.at("again", b.none(), quiet+lease)
+		b.sizes(0, 1, 0)
+		if f := b.finish(d, event.Outcome{Result: event.Delivered}); f.Stale || !f.Next.IsZero() {
+			b.Errorf("finish: %+v", f)
+		}
+		b.sizes(0, 0, 0)
+		if f := b.finish(d, event.Outcome{Result: event.Delivered}); !f.Stale {
+			b.Error("a second finish is not stale")
+		}
+		l := b.audit()
+		if l.Opened != 1 || l.Coalesced != 1 || l.Targets != 2 || l.Delivered != 1 || l.Pending != 0 {
+			b.Errorf("ledger %+v", l)
+		}
+	})
+}
+
+func TestRepeatedEntriesAreAppliedOnce(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		a, c := b.target("uni-a", event.Webhook, 1, event.Updated), b.target("uni-a", event.Webhook, 2, event.Updated)
+		a.Entry, c.Entry = "1000-0", "1000-1"
+		for range 3 { // reordered and repeated
+			_, err := b.s.Enqueue(ctx, 1, []Target{c}, quiet)
+			b.must(err)
+			_, err = b.s.Enqueue(ctx, 1, []Target{a, c}, quiet)
+			b.must(err)
+		}
+		if l := b.audit(); l.Targets != 2 || l.Opened != 2 || l.Coalesced != 0 {
+			b.Errorf("ledger %+v", l)
+		}
+		_, err := b.s.Enqueue(ctx, 0, []Target{a}, quiet) // another lane's entry
+		b.must(err)
+		if l := b.audit(); l.Coalesced != 1 {
+			b.Errorf("the same id of another lane was skipped: %+v", l)
+		}
+		b.must(b.s.TrimApplied(ctx, 1, time.UnixMilli(1001)))
+		_, err = b.s.Enqueue(ctx, 1, []Target{a, c}, quiet)
+		b.must(err)
+		if l := b.audit(); l.Coalesced != 3 {
+			b.Errorf("trimming did not forget: %+v", l)
+		}
+	})
+}
+
+func TestNewsDuringTheAttemptMakesExactlyOneMore(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(quiet)
+		d := b.claimOne()
+		b.clock.advance(time.Second)
+		b.ping(7)
+		b.clock.advance(time.Second)
+		b.ping(7)
+		f := b.finish(d, event.Outcome{Result: event.Delivered})
+		b.at("due again", f.Next, quiet+time.Second+quiet)
+		b.none()
+		b.clock.advance(quiet)
+		again := b.claimOne()
+		if again.Generation <= d.Generation || again.ID() == d.ID() || again.Attempt != 1 {
+			b.Errorf("second delivery %+v after %+v", again, d)
+		}
+		b.at("first accepted of the second", again.FirstAt, quiet+time.Second)
+		b.finish(again, event.Outcome{Result: event.Delivered})
+		b.clock.advance(24 * time.Hour)
+		b.none()
+		if l := b.audit(); l.Delivered != 2 || l.Requeued != 1 || l.Opened != 2 {
+			b.Errorf("ledger %+v", l)
+		}
+	})
+}
+
+func TestOnePostCarriesOneTypeAndCreatedComesFirst(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(time.Second)
+		b.ping(7, event.Created, event.Locked)
+		b.clock.advance(quiet)
+		var got []event.Type
+		for range 3 {
+			d := b.claimOne()
+			got = append(got, d.Type)
+			if d.Type == event.Created {
+				b.at("affiliated", d.CreatedAt, time.Second)
+			} else if !d.CreatedAt.IsZero() {
+				b.Errorf("%s carries CreatedAt", d.Type)
+			}
+			b.finish(d, event.Outcome{Result: event.Delivered})
+		}
+		if want := []event.Type{event.Created, event.Updated, event.Locked}; !slices.Equal(got, want) {
+			b.Errorf("order %v, want %v", got, want)
+		}
+		b.none()
+		if l := b.audit(); l.Delivered != 3 || l.Opened != 3 || l.Requeued != 2 || l.Created != 1 || l.Targets != 2 {
+			b.Errorf("ledger %+v", l)
+		}
+	})
+}
+
+func TestRetriesCountAttemptsAndNewsResetsThem(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(quiet)
+		for n := 1; n <= 3; n++ {
+			d := b.claimOne()
+			if d.Attempt != n || (n > 1) != d.FirstAttemptAt.Equal(begin.Add(quiet)) {
+				b.Fatalf("attempt %d claimed as %+v", n, d)
+			}
+			o := b.failed(event.Retry, 503)
+			if n == 3 {
+				o.RetryAt = b.clock.now().Add(24 * time.Hour)
+			}
+			f := b.finish(d, o)
+			if !f.Next.Equal(o.RetryAt) {
+				b.Fatalf("next %s, want %s", f.Next, o.RetryAt)
+			}
+			if n < 3 {
+				b.clock.advance(30 * time.Second)
+			}
+		}
+		b.ping(7) // resets, due within the hour
+		at := b.none()
+		if want := b.clock.now().Add(time.Hour); !at.Equal(want) {
+			b.Fatalf("due at %s, want %s", at, want)
+		}
+		b.clock.advance(time.Hour)
+		d := b.claimOne()
+		if d.Attempt != 1 || !d.FirstAttemptAt.IsZero() {
+			b.Fatalf("news did not reset the attempts: %+v", d)
+		}
+		b.ping(7) // during an attempt that fails
+		o := b.failed(event.Retry, 503)
+		o.RetryAt = b.clock.now().Add(12 * time.Hour)
+		if f := b.finish(d, o); !f.Next.Equal(b.clock.now().Add(time.Hour)) {
+			b.Fatalf("next %s", f.Next)
+		}
+		b.clock.advance(time.Hour)
+		if d := b.claimOne(); d.Attempt != 1 {
+			b.Fatalf("attempt %d, want 1", d.Attempt)
+		}
+	})
+}
+
+func TestReleasedGivesTheSlotBackUntouched(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(quiet)
+		b.finish(b.claimOne(), b.failed(event.Retry, 500))
+		b.clock.advance(30 * time.Second)
+		d := b.claimOne()
+		f := b.finish(d, event.Outcome{Result: event.Released, RetryAt: b.clock.now().Add(time.Second)})
+		if f.Stale || !f.Next.Equal(b.clock.now().Add(time.Second)) {
+			b.Fatalf("released: %+v", f)
+		}
+		b.clock.advance(time.Second)
+		if again := b.claimOne(); again.Attempt != 2 || again.ID() != d.ID() || again.Token == d.Token {
+			b.Errorf("claimed again %+v, before %+v", again, d)
+		}
+	})
+}
+
+func TestExpiredLeasesComeBackAndTheFifthCrashIsDead(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(quiet)
+		var tokens []string
+		for range 5 {
+			d := b.claimOne()
+			if slices.Contains(tokens, d.Token) || d.Attempt != 1 {
+				b.Fatalf("claimed %+v after %v", d, tokens)
+			}
+			tokens = append(tokens, d.Token)
+			b.clock.advance(lease)
+		}
+		b.none()
+		b.sizes(0, 0, 1)
+		list, _, err := b.s.DeadLetters(context.Background(), "uni-a", event.Webhook, "", 10)
+		b.must(err)
+		if len(list) != 1 || list[0].Reason != "crashed 5 times" || list[0].Attempts != 0 {
+			b.Errorf("dead letters %+v", list)
+		}
+	})
+}
+
+func TestAStaleTokenFinishesNothingButADelivery(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7)
+		b.clock.advance(quiet)
+		old := b.claimOne()
+		b.clock.advance(lease)
+		current := b.claimOne()
+		for _, r := range []event.Result{event.Retry, event.Dead, event.Cancelled, event.Released} {
+			if f := b.finish(old, b.failed(r, 500)); !f.Stale {
+				b.Errorf("%s with the token of an ended lease is not stale", r)
+			}
+		}
+		b.sizes(0, 1, 0)
+		b.clock.advance(time.Second)
+		b.ping(7) // another generation: the old POST did not tell this
+		if f := b.finish(old, event.Outcome{Result: event.Delivered}); !f.Stale {
+			b.Error("a delivery of an older generation cleared newer news")
+		}
+		b.finish(current, event.Outcome{Result: event.Delivered})
+		b.sizes(1, 0, 0)
+
+		b.clock.advance(quiet)
+		old = b.claimOne()
+		b.ping(7, event.Locked)
+		b.clock.advance(lease)
+		current = b.claimOne()
+		if f := b.finish(old, event.Outcome{Result: event.Delivered}); f.Stale {
+			b.Error("the POST of an ended lease did happen and was not counted")
+		}
+		b.sizes(0, 1, 0) // the other claim still flies, LOCKED waits behind it
+		if f := b.finish(current, b.failed(event.Dead, 400)); f.Stale {
+			b.Error("the current claim is called stale")
+		}
+		b.sizes(1, 0, 0) // what it carried was told: not dead
+		if d := b.claimOne(); d.Type != event.Locked || d.Attempt != 1 {
+			b.Errorf("claimed %+v", d)
+		}
+	})
+}
+
+func TestALateDeliveryTakesItsDeadLetterAway(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7, event.Updated, event.Locked)
+		b.clock.advance(quiet)
+		d := b.claimOne()
+		for range 5 {
+			b.clock.advance(lease)
+			b.claim(1)
+		}
+		b.sizes(0, 0, 1)
+		if f := b.finish(d, event.Outcome{Result: event.Delivered}); f.Stale {
+			b.Error("a delivery that did happen is called stale")
+		}
+		list, _, err := b.s.DeadLetters(context.Background(), "uni-a", event.Webhook, "", 10)
+		b.must(err)
+		if len(list) != 1 || !slices.Equal(list[0].Types, []event.Type{event.Locked}) {
+			b.Fatalf("dead letters %+v", list)
+		}
+		b.audit()
+		d.Type, d.Generation = event.Locked, d.Generation+1
+		b.finish(d, event.Outcome{Result: event.Delivered})
+		b.sizes(0, 0, 0)
+	})
+}
+
+func TestCancelledEndsTheSlotUnlessNewsCame(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		b.ping(7, event.Updated, event.Locked)
+		b.clock.advance(quiet)
+		b.finish(b.claimOne(), event.Outcome{Result: event.Cancelled})
+		b.sizes(0, 0, 0)
+		b.ping(7)
+		b.clock.advance(quiet)
+		d := b.claimOne()
+		b.ping(7, event.Created) // affiliated again while the verdict was on its way
+		b.finish(d, event.Outcome{Result: event.Cancelled})
+		b.sizes(1, 0, 0)
+		b.clock.advance(quiet)
+		if d := b.claimOne(); d.Type != event.Created {
+			b.Errorf("claimed %+v", d)
+		}
+		if l := b.audit(); l.Cancelled != 1 {
+			b.Errorf("ledger %+v", l)
+		}
+	})
+}
+
+func TestConcurrentClaimsNeverShareASlot(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		const users = 300
+		var targets []Target
+		for _, o := range []string{"uni-a", "uni-b", "uni-c"} {
+			b.enable(o, event.Channels[:]...)
+			for u := range uint64(users) {
+				targets = append(targets, b.target(o, event.Webhook, u+1, event.Updated), b.target(o, event.Email, u+1, event.Updated))
+			}
+		}
+		b.enqueue(targets...)
+		b.clock.advance(quiet)
+		var mu sync.Mutex
+		seen := map[string]bool{}
+		var wg sync.WaitGroup
+		for _, o := range []string{"uni-a", "uni-b", "uni-c"} {
+			for _, ch := range event.Channels {
+				for range 4 {
+					wg.Go(func() {
+						for {
+							c, err := b.s.Claim(ctx, o, ch, 7, lease)
+							if err != nil || len(c.Deliveries) == 0 {
+								if err != nil {
+									b.Error(err)
+								}
+								return
+							}
+							for _, d := range c.Deliveries {
+								key := o + string(ch) + d.ORCID.String()
+								mu.Lock()
+								if seen[key] || seen[d.Token] {
+									b.Errorf("%s or its token was claimed twice", key)
+								}
+								seen[key], seen[d.Token] = true, true
+								mu.Unlock()
+								if f, err := b.s.Finish(ctx, d, event.Outcome{Result: event.Delivered}); err != nil || f.Stale {
+									b.Errorf("finish: %+v, %v", f, err)
+								}
+							}
+						}
+					})
+				}
+			}
+		}
+		wg.Wait()
+		if l := b.audit(); l.Delivered != 6*users || l.Pending != 0 || len(seen) != 12*users {
+			b.Errorf("ledger %+v, seen %d", l, len(seen))
+		}
+	})
+}
+
+func TestBadInputIsRefusedBeforeAnythingHappens(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		good := b.target("uni-a", event.Webhook, 7, event.Updated)
+		good.Entry = "1-1"
+		for name, change := range map[string]func(*Target){
+			"type": func(t *Target) { t.Type = event.Test }, "user": func(t *Target) { t.ORCID = orcid.ID{} },
+			"time": func(t *Target) { t.At = time.Time{} }, "entry": func(t *Target) { t.Entry = "x" },
+			"channel": func(t *Target) { t.Channel = "fax" }, "org": func(t *Target) { t.Org = "" },
+		} {
+			bad := good
+			change(&bad)
+			if _, err := b.s.Enqueue(ctx, 0, []Target{good, bad}, quiet); err == nil {
+				b.Errorf("a target with a bad %s was taken", name)
+			}
+		}
+		b.sizes(0, 0, 0)
+		if _, err := b.s.Claim(ctx, "uni-a", event.Webhook, 1, 0); err == nil {
+			b.Error("a claim without lease was taken")
+		}
+		if _, err := b.s.Finish(ctx, event.Delivery{Org: "uni-a", Channel: event.Webhook, Type: event.Updated}, event.Outcome{Result: event.Delivered}); err == nil {
+			b.Error("a finish without token was taken")
+		}
+		if _, err := b.s.SetHold(ctx, "uni-a", event.Webhook, "nap", begin, ""); err == nil {
+			b.Error("an unknown hold was taken")
+		}
+		if _, err := b.s.SetHold(ctx, "uni-a", "fax", event.HoldPause, begin, ""); err == nil {
+			b.Error("an unknown channel was taken")
+		}
+	})
+}
