@@ -1,7 +1,6 @@
 package config
 
 import (
-	"dispatchd/internal/org"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dispatchd/internal/org"
 )
 
 func (r *reader) checkDelivery(d *Delivery) {

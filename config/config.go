@@ -1,11 +1,12 @@
 package config
 
 import (
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 )
 
 // Config is the whole configuration. Tags of its fields: toml is the key, doc

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 )
 
 // entry is one key of the effective configuration.

@@ -1,9 +1,6 @@
 package config
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,6 +12,10 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 )
 
 func splitOrFail(t *testing.T, text string) []secret.Text {

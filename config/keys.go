@@ -1,13 +1,14 @@
 package config
 
 import (
-	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"dispatchd/internal/secret"
 )
 
 // EnsureKeys reads the keys that the file leaves unset from data_dir and makes

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"dispatchd/internal/org"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"dispatchd/internal/org"
 )
 
 // maxSize is the size of a configuration file that cannot be one any more;

@@ -1,14 +1,15 @@
 package config
 
 import (
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 )
 
 // The types that the walker, Show and the example treat by themselves.

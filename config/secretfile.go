@@ -1,7 +1,6 @@
 package config
 
 import (
-	"dispatchd/internal/secret"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dispatchd/internal/secret"
 )
 
 // maxSecret is the largest secret file.

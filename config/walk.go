@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"dispatchd/internal/org"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dispatchd/internal/org"
 )
 
 // join of a path and a key. Keys that are not bare are quoted, so that a path

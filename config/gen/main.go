@@ -3,10 +3,11 @@
 package main
 
 import (
-	"dispatchd/config"
 	"flag"
 	"fmt"
 	"os"
+
+	"dispatchd/config"
 )
 
 func main() {
