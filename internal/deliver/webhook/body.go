@@ -1,10 +1,11 @@
 package webhook
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
 	"encoding/json"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 )
 
 const (

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"dispatchd/internal/safedial"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -12,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"dispatchd/internal/safedial"
 
 	"github.com/valyala/fasthttp"
 )
@@ -31,6 +32,8 @@ type phaseError struct {
 }
 
 func (e *phaseError) Unwrap() error { return e.error }
+
+const handshaking = "making the TLS handshake"
 
 // proxyError says what the proxy answered instead of connecting.
 type proxyError struct{ status int }
@@ -55,7 +58,7 @@ func (d *dialer) handshake(ctx context.Context, c net.Conn, host string) (net.Co
 	tc := tls.Client(c, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		_ = c.Close()
-		return nil, &phaseError{"making the TLS handshake", err}
+		return nil, &phaseError{handshaking, err}
 	}
 	return tc, nil
 }

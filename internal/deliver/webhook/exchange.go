@@ -3,19 +3,22 @@ package webhook
 import (
 	"bufio"
 	"context"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/org"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
+
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/org"
 
 	"github.com/valyala/fasthttp"
 )
 
 const (
 	headerBytes  = 16 << 10 // of an answer's headers, more is refused
+	maxInterim   = 32       // headers read: 1xx answers and the final one
 	bodyBytes    = 64 << 10 // of an answer's body that are read
 	excerptBytes = 4 << 10  // of an answer's body that the excerpt is made of
 )
@@ -101,12 +104,12 @@ func (x *exchange) use(c *conn) (a deliver.Answer, keep bool, err error) {
 	resp := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(resp)
 	resp.StreamBody = true // or it would all be read into memory
-	if err := resp.ReadLimitBody(r, 0); err != nil {
-		return a, false, answerError(err)
+	if a.Status, err = readHeaders(r, resp); err != nil {
+		return a, false, err
 	}
-	a.Status = resp.StatusCode()
-	if a.Status < 100 || a.Status > 599 {
-		return a, false, errInvalid
+	framed := resp.Header.ContentLength() != -2 // else the body ends with the connection
+	if resp.BodyStream() == nil {
+		framed = resp.Header.ContentLength() <= 0 // what cannot have a body and announces one
 	}
 	seen, whole, slow := x.readBody(resp)
 	a.SlowBody = slow
@@ -117,9 +120,58 @@ func (x *exchange) use(c *conn) (a deliver.Answer, keep bool, err error) {
 	if a.Kind != deliver.KindOK || x.always {
 		x.explain(&a, resp, seen, whole)
 	}
-	keep = whole && !resp.ConnectionClose() && resp.Header.ContentLength() != -2 &&
+	keep = whole && framed && !resp.ConnectionClose() &&
 		a.Status != fasthttp.StatusSwitchingProtocols && r.Buffered() == 0
 	return a, keep, nil
+}
+
+// readHeaders reads up to the body of the final answer, which is left as a
+// stream. It looks at the status line itself: fasthttp reads a status of 000
+// as 200.
+func readHeaders(r *bufio.Reader, resp *fasthttp.Response) (status int, err error) {
+	for range maxInterim {
+		line, err := r.Peek(len("HTTP/1.1 200"))
+		if err != nil && !isTimeout(err) && !strings.HasPrefix("HTTP/1.", string(line[:min(len(line), 7)])) {
+			return 0, errInvalid
+		}
+		if err != nil {
+			return 0, answerError(err)
+		}
+		if status = statusOf(line); status == 0 {
+			return 0, errInvalid
+		}
+		if err := resp.Header.Read(r); err != nil {
+			return 0, answerError(err)
+		}
+		switch {
+		case status == fasthttp.StatusSwitchingProtocols, status == fasthttp.StatusNoContent, status == fasthttp.StatusNotModified:
+			return status, nil // without a body, whatever the headers say
+		case status >= 200:
+			if err := resp.ReadBody(r, 0); err != nil {
+				return 0, answerError(err)
+			}
+			return status, nil
+		}
+	}
+	return 0, errInterim
+}
+
+// statusOf reads the beginning of a status line; 0 when it is none.
+func statusOf(line []byte) int {
+	if string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' {
+		return 0
+	}
+	status := 0
+	for _, c := range line[9:12] {
+		if c < '0' || c > '9' {
+			return 0
+		}
+		status = status*10 + int(c-'0')
+	}
+	if status < 100 || status > 599 {
+		return 0
+	}
+	return status
 }
 
 // readBody reads at most bodyBytes of the body and keeps its beginning. whole

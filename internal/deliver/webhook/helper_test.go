@@ -4,10 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
-	"dispatchd/internal/org"
-	"dispatchd/internal/safedial"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +12,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+	"dispatchd/internal/safedial"
 
 	"go.uber.org/goleak"
 )

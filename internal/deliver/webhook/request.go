@@ -3,9 +3,6 @@ package webhook
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -18,6 +15,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 
 	"golang.org/x/net/idna"
 )

@@ -3,16 +3,17 @@ package webhook
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )

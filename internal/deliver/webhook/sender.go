@@ -8,10 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
-	"dispatchd/internal/safedial"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -19,6 +15,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/safedial"
 )
 
 // Options configures a Sender.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/safedial"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +12,16 @@ import (
 	"syscall"
 	"time"
 
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/safedial"
+
 	"github.com/valyala/fasthttp"
 )
 
 var (
 	errInvalid    = errors.New("the answer is not valid HTTP/1.1")
 	errHeaders    = fmt.Errorf("the headers of the answer are longer than %d KiB", headerBytes>>10)
+	errInterim    = errors.New("too many 1xx answers before the final one")
 	errIncomplete = errors.New("the connection was closed in the middle of the answer's headers")
 )
 
@@ -69,7 +71,7 @@ func networkWords(err error) string {
 		unknown  x509.UnknownAuthorityError
 		invalid  x509.CertificateInvalidError
 		noTLS    tls.RecordHeaderError
-		alert    tls.AlertError
+		pe       *phaseError
 		verify   *tls.CertificateVerificationError
 		proxy    *proxyError
 		errno    syscall.Errno
@@ -89,8 +91,6 @@ func networkWords(err error) string {
 		return "TLS: the certificate is not valid"
 	case errors.As(err, &noTLS):
 		return "TLS: the server does not speak TLS on this port"
-	case errors.As(err, &alert):
-		return "TLS: the server refused the handshake"
 	case errors.As(err, &proxy):
 		return proxy.Error()
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -99,10 +99,12 @@ func networkWords(err error) string {
 		return "connection reset by the receiver"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed by the receiver"
-	case errors.Is(err, errInvalid), errors.Is(err, errHeaders), errors.Is(err, errIncomplete):
+	case errors.Is(err, errInvalid), errors.Is(err, errHeaders), errors.Is(err, errInterim), errors.Is(err, errIncomplete):
 		return err.Error() // ours, never wrapped
 	case errors.As(err, &errno):
 		return errno.Error()
+	case errors.As(err, &pe) && pe.phase == handshaking:
+		return "TLS: no agreement" // versions, ciphers: the details quote the other side
 	}
 	return "no connection"
 }
