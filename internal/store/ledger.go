@@ -2,13 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"dispatchd/internal/event"
 )
@@ -107,14 +103,14 @@ return {redis.call('HGETALL', KEYS[2]), sizes}
 `
 
 // maxLogCount is how many entries of a lane Ledger counts through at most.
-const maxLogCount = 2000
+const maxLogCount = 1000
 
 // Ledger reads the books; orgs are all organisations whose slots are to be
 // measured (a removed one has none).
 func (s *Store) Ledger(ctx context.Context, orgs []string) (Ledger, error) {
 	l := Ledger{Ignored: make(map[string]int64)}
 	for lane := range Lanes {
-		if err := s.auditLane(ctx, lane, &l); err != nil {
+		if err := l.addLane(ctx, s, lane); err != nil {
 			return Ledger{}, fmt.Errorf("audit the intake log: %w", err)
 		}
 	}
@@ -150,24 +146,17 @@ func (s *Store) Ledger(ctx context.Context, orgs []string) (Ledger, error) {
 }
 
 func (l *Ledger) addPartition(list []any, channels []event.ChannelKey) error {
-	counters, ok1 := list[0].([]any)
-	sizes, ok2 := list[1].([]any)
-	if !ok1 || !ok2 || len(counters)%2 != 0 || len(sizes) != 5*len(channels) {
+	sizes, ok := list[1].([]any)
+	if !ok || len(sizes) != 5*len(channels) {
 		return errAnswer
 	}
-	for i := 0; i < len(counters); i += 2 {
-		name, _ := counters[i].(string)
-		text, _ := counters[i+1].(string)
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return fmt.Errorf("counter %s is damaged: %w", name, err)
-		}
-		l.add(name, n)
+	if err := l.addCounters(list[0]); err != nil {
+		return err
 	}
 	for i, k := range channels {
 		var n [5]int64
 		for j := range n {
-			if n[j], ok1 = sizes[5*i+j].(int64); !ok1 {
+			if n[j], ok = sizes[5*i+j].(int64); !ok {
 				return errAnswer
 			}
 		}
@@ -182,6 +171,24 @@ func (l *Ledger) addPartition(list []any, channels []event.ChannelKey) error {
 		if n[4] < 0 || n[4] > n[0] {
 			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d deliveries in flight of %d slots", k.Org, k.Channel, n[4], n[0]))
 		}
+	}
+	return nil
+}
+
+// addCounters adds what HGETALL of a ledger answered.
+func (l *Ledger) addCounters(answer any) error {
+	list, ok := answer.([]any)
+	if !ok || len(list)%2 != 0 {
+		return errAnswer
+	}
+	for i := 0; i < len(list); i += 2 {
+		name, _ := list[i].(string)
+		text, _ := list[i+1].(string)
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("counter %s is damaged: %w", name, err)
+		}
+		l.add(name, n)
 	}
 	return nil
 }
@@ -205,46 +212,49 @@ func (l *Ledger) add(name string, n int64) {
 	}
 }
 
-// auditLane reads one lane's counters and its log in one transaction.
-func (s *Store) auditLane(ctx context.Context, lane int, l *Ledger) error {
-	if err := s.guard.Err(); err != nil {
+// auditLaneBody: KEYS mark, ledger of the lane, log; ARGV mark, how many
+// entries. Returns the counters, the number of entries, and the first of them. A
+// script and not a transaction, since a full server queues none.
+const auditLaneBody = `
+return {redis.call('HGETALL', KEYS[2]), redis.call('XLEN', KEYS[3]), redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[2])}
+`
+
+// addLane reads one lane's counters and its log in one step.
+func (l *Ledger) addLane(ctx context.Context, s *Store, lane int) error {
+	c := &call{
+		script: s.scripts.auditLane, mark: s.keys.laneMark(lane),
+		keys: []string{s.keys.laneLedger(lane), s.keys.log(lane)}, args: []any{maxLogCount},
+	}
+	if err := s.do(ctx, c); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
-	defer cancel()
-	began := time.Now()
-	pipe := s.rdb.TxPipeline()
-	mark := pipe.Get(ctx, s.keys.laneMark(lane))
-	counters := pipe.HGetAll(ctx, s.keys.laneLedger(lane))
-	length := pipe.XLen(ctx, s.keys.log(lane))
-	entries := pipe.XRangeN(ctx, s.keys.log(lane), "-", "+", maxLogCount)
-	_, err := pipe.Exec(ctx)
-	if errors.Is(err, redis.Nil) {
-		err = nil
-	}
-	err = s.classify(ctx, "audit", err)
-	s.metrics.observe("audit", time.Since(began), err)
+	list, err := c.list()
 	if err != nil {
 		return err
 	}
-	id, _, _ := strings.Cut(mark.Val(), ":")
-	if ours, _, _ := strings.Cut(s.guard.Mark(), ":"); id != ours {
-		return s.refuse("the mark is gone or another's")
+	if len(list) != 3 {
+		return errAnswer
 	}
-	for name, text := range counters.Val() {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return fmt.Errorf("counter %s is damaged: %w", name, err)
+	length, ok1 := list[1].(int64)
+	entries, ok2 := list[2].([]any)
+	if !ok1 || !ok2 {
+		return errAnswer
+	}
+	l.LogEntries += length
+	l.LogPartly = l.LogPartly || length > int64(len(entries))
+	for _, e := range entries {
+		pair, _ := e.([]any)
+		if len(pair) != 2 {
+			return errAnswer
 		}
-		l.add(name, n)
-	}
-	l.LogEntries += length.Val()
-	l.LogPartly = l.LogPartly || length.Val() > int64(len(entries.Val()))
-	for _, e := range entries.Val() {
-		lines, _ := e.Values["d"].(string)
+		fields, _ := pair[1].([]any)
+		if len(fields) != 2 {
+			return errAnswer
+		}
+		lines, _ := fields[1].(string)
 		items, err := parseItems([]byte(lines))
 		if err != nil {
-			return fmt.Errorf("intake log entry %s: %w", e.ID, err)
+			return fmt.Errorf("entry %v: %w", pair[0], err)
 		}
 		for _, it := range items {
 			if it.Kind == KindCreated {
@@ -254,7 +264,7 @@ func (s *Store) auditLane(ctx context.Context, lane int, l *Ledger) error {
 			}
 		}
 	}
-	return nil
+	return l.addCounters(list[0])
 }
 
 // totalsBody: KEYS mark, ledger; ARGV mark. Returns pending and dead.

@@ -17,7 +17,8 @@ type slotScripts struct {
 	enable, hold, inspect, ready    *script
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
-	attemptPage, audit, totals      *script
+	attemptPage                     *script
+	audit, auditLane, totals        *script
 }
 
 func newSlotScripts() slotScripts {
@@ -39,6 +40,7 @@ func newSlotScripts() slotScripts {
 		forget:      slot("drop_organisation", drains, dropOrganisationBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
 		audit:       newScript("audit", allowOOM, auditBody),
+		auditLane:   newScript("audit_lane", allowOOM, auditLaneBody),
 		totals:      newScript("totals", allowOOM, totalsBody),
 	}
 }

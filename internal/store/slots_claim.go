@@ -31,16 +31,18 @@ for i = 5, #ARGV, 3 do
       if not raw then
         redis.call('ZREM', c.due, field)
       else
-        local s = parse(raw)
-        if s.token then -- its lease ended and nobody finished it
+        local s, gone = parse(raw), false
+        if s.told then
+          gone = told(c, field, s, s.ctype, s.cgen)
+        elseif s.token then -- its lease ended and nobody finished it
           s.crashes = s.crashes + 1
           if s.again then s.attempts, s.began = 0, 0 end
-          land(c, s)
         end
-        if s.crashes >= 5 then
+        land(c, s)
+        if not gone and s.crashes >= 5 then
           bury(c, field, s, s.attempts, '', 'crashed 5 times', tonumber(ARGV[4]))
           drop(c, field, s)
-        else
+        elseif not gone then
           for k = 1, #ORDER do
             if s.types[ORDER[k]] then s.ctype = ORDER[k] break end
           end

@@ -17,37 +17,6 @@ import (
 // (ms), status, reason, attempt for the log (or empty). Returns two numbers per
 // finish: 1 when stale, and when next ready or -1.
 const finishBody = attemptLua + `
-local function delivered(c, field, s, t, gen, mine)
-  local had, same = s.types[t], s.types[t] == gen
-  if not same and not mine then return false end
-  -- The POST did happen, so it clears its type also for a lease that ended.
-  if same then s.types[t] = nil end
-  if had then count('delivered', 1) end
-  if empty(s.types) then
-    drop(c, field, s)
-    return true
-  end
-  if had then
-    count('opened', 1)
-    count('requeued', 1)
-  end
-  if had and not same and s.afirst then
-    local other = false
-    for o in pairs(s.types) do if o ~= t then other = true end end
-    if not other then s.first = s.afirst end -- what came before was told
-  end
-  if mine then
-    fresh(s)
-    back(c, field, s, s.again or now)
-  elseif s.token then
-    put(c, field, s) -- another claim flies: it finds its type gone
-  else
-    fresh(s)
-    back(c, field, s, math.min(now, tonumber(redis.call('ZSCORE', c.due, field) or now)))
-  end
-  return true
-end
-
 local function deliveredLate(c, field, t, gen)
   local raw = redis.call('HGET', c.dead, field)
   if not raw then return false end
@@ -74,15 +43,13 @@ for i = 6, #ARGV, 11 do
   local field, t, gen, token, result = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local retry, began = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
   if ARGV[i + 10] ~= '' then remember(KEYS[k + 5], ARGV[i + 10], tonumber(ARGV[4]), tonumber(ARGV[5])) end
-  local raw, stale = redis.call('HGET', c.slots, field), true
+  local raw, stale = redis.call('HGET', c.slots, field), false
   local s = raw and parse(raw)
-  local mine = s and s.token == token
-  if result == 'delivered' then
-    stale = not (s and delivered(c, field, s, t, gen, mine) or deliveredLate(c, field, t, gen))
-  elseif mine then
-    stale = false
+  if s and s.token == token then
     local again = s.again
-    if result == 'released' then
+    if result == 'delivered' or s.told then
+      if not told(c, field, s, s.ctype, s.cgen) then back(c, field, s, again or now) end
+    elseif result == 'released' then
       if again and s.attempts > 0 then
         s.attempts, s.began = 0, 0
         retry = math.min(retry, now + HOUR)
@@ -91,11 +58,11 @@ for i = 6, #ARGV, 11 do
     elseif result == 'cancelled' and not again then
       count('cancelled', 1)
       drop(c, field, s)
-    elseif result == 'retry' and s.types[t] and not again then
+    elseif result == 'retry' and not again then
       s.attempts, s.crashes = s.attempts + 1, 0
       if s.began == 0 then s.began = began end
       back(c, field, s, retry)
-    elseif result == 'retry' and s.types[t] then
+    elseif result == 'retry' then
       fresh(s)
       back(c, field, s, math.min(retry, now + HOUR))
     elseif result == 'dead' and s.types[t] == gen then
@@ -110,10 +77,30 @@ for i = 6, #ARGV, 11 do
         fresh(s)
         back(c, field, s, again or now)
       end
-    else -- news came meanwhile, or an ended lease's POST told it
+    else -- dead or cancelled, but news came meanwhile
       fresh(s)
       back(c, field, s, again or now)
     end
+  elseif result ~= 'delivered' then
+    stale = true
+  elseif s and s.types[t] == gen then
+    -- The lease has ended, but the POST did happen.
+    if not s.token then
+      if not told(c, field, s, t, gen) then
+        back(c, field, s, math.min(now, tonumber(redis.call('ZSCORE', c.due, field) or now)))
+      end
+    elseif s.ctype == t then
+      s.told = true -- one in flight at a time: its claim has to end first
+      put(c, field, s)
+    else
+      count('delivered', 1)
+      count('opened', 1)
+      count('requeued', 1)
+      s.types[t] = nil
+      put(c, field, s)
+    end
+  else
+    stale = not deliveredLate(c, field, t, gen)
   end
   out[#out + 1] = stale and 1 or 0
   out[#out + 1] = settle(c)

@@ -10,7 +10,9 @@ package store
 // firstAttempt and again are ms. A slot with a token is in flight: its score in
 // the due set is the end of its lease, type and generation are what was
 // claimed, again is when it comes due again because news came during the
-// attempt, and againFirst is when the first of that news was accepted.
+// attempt, and againFirst is when the first of that news was accepted. A "!"
+// after type says that an attempt whose lease had ended turned out to have told
+// it: however the claim in flight ends, it counts as delivered.
 //
 // A dead letter is attempts|status|slot|reason.
 //
@@ -23,9 +25,9 @@ local counts = {}
 local function count(name, n) counts[name] = (counts[name] or 0) + n end
 local function F(x) return string.format('%.0f', x) end
 
-local SLOT = '^(%d+);([^;]+);?(%-?%d*);?(%-?%d*);?(%d*);?(%d*);?(%d*);?([^;]*);?(%a?);?(%-?%d*);?(%d*);?(%-?%d*)$'
+local SLOT = '^(%d+);([^;]+);?(%-?%d*);?(%-?%d*);?(%d*);?(%d*);?(%d*);?([^;]*);?(%a?)(!?);?(%-?%d*);?(%d*);?(%-?%d*)$'
 local function parse(text)
-  local latest, types, first, created, attempts, began, crashes, token, ctype, cgen, again, afirst = string.match(text, SLOT)
+  local latest, types, first, created, attempts, began, crashes, token, ctype, told, cgen, again, afirst = string.match(text, SLOT)
   if not latest then -- damaged by hand: better told once more than never
     latest, types, token = F(now * 1000), 'U', ''
   end
@@ -35,7 +37,7 @@ local function parse(text)
   if s.types.C then s.created = s.latest + (tonumber(created) or 0) end
   s.attempts, s.began, s.crashes = tonumber(attempts) or 0, tonumber(began) or 0, tonumber(crashes) or 0
   if token ~= '' then
-    s.token, s.ctype, s.cgen = token, ctype, s.latest + (tonumber(cgen) or 0)
+    s.token, s.ctype, s.told, s.cgen = token, ctype, told == '!', s.latest + (tonumber(cgen) or 0)
     s.again = tonumber(again)
     if s.again then s.afirst = s.latest + (tonumber(afirst) or 0) end
   end
@@ -53,7 +55,7 @@ local function text(s)
   local out = F(s.latest) .. ';' .. types .. ';' .. rel(s.first) .. ';' .. (s.types.C and rel(s.created) or '') .. ';' ..
     num(s.attempts) .. ';' .. num(s.began) .. ';' .. num(s.crashes)
   if s.token then
-    out = out .. ';' .. s.token .. ';' .. s.ctype .. ';' .. rel(s.cgen)
+    out = out .. ';' .. s.token .. ';' .. s.ctype .. (s.told and '!' or '') .. ';' .. rel(s.cgen)
     if s.again then out = out .. ';' .. F(s.again) .. ';' .. rel(s.afirst) end
   end
   return (string.gsub(out, ';+$', ''))
@@ -76,7 +78,7 @@ local function fresh(s) s.attempts, s.began, s.crashes = 0, 0, 0 end
 -- land ends a flight.
 local function land(c, s)
   if s.token then c.flight = c.flight - 1 end
-  s.token, s.ctype, s.cgen, s.again, s.afirst = nil, nil, nil, nil, nil
+  s.token, s.ctype, s.told, s.cgen, s.again, s.afirst = nil, nil, nil, nil, nil, nil
 end
 
 -- channel reads the control hash of the channel whose keys begin at KEYS[k].
@@ -132,6 +134,27 @@ local function drop(c, field, s)
   redis.call('HDEL', c.slots, field)
   redis.call('ZREM', c.due, field)
   count('pending', -1)
+end
+
+-- told clears type t of generation gen after its POST was taken, and counts it.
+-- Returns true when nothing is left of the slot; else the caller lets it wait.
+local function told(c, field, s, t, gen)
+  count('delivered', 1)
+  if s.types[t] == gen then
+    s.types[t] = nil
+  elseif s.afirst then
+    local other = false
+    for o in pairs(s.types) do if o ~= t then other = true end end
+    if not other then s.first = s.afirst end -- what came before was told
+  end
+  if empty(s.types) then
+    drop(c, field, s)
+    return true
+  end
+  count('opened', 1)
+  count('requeued', 1)
+  fresh(s)
+  return false
 end
 
 local function parseDead(raw)
