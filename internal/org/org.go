@@ -5,11 +5,11 @@ package org
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/mail"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -277,7 +277,7 @@ func ValidURL(raw string) error {
 		return errors.New("must not have a #fragment")
 	}
 	if p := u.Port(); p != "" {
-		if _, err := net.LookupPort("tcp", p); err != nil {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
 			return fmt.Errorf("has no valid port (got %q)", p)
 		}
 	}

@@ -57,7 +57,7 @@ func New(dir string, args ...string) (*Server, error) {
 }
 
 func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
@@ -70,7 +70,7 @@ func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
 
 // Restart starts the process (again) and waits until it answers.
 func (s *Server) Restart() error {
-	cmd := exec.Command("redis-server", s.args...) //nolint:gosec // a test starts what it names
+	cmd := exec.Command("redis-server", s.args...) //nolint:gosec,noctx // it lives until Kill; a test names its arguments
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start redis-server (apt-get install redis-server): %w", err)
 	}

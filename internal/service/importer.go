@@ -136,7 +136,7 @@ func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, er
 		}
 	}
 	head, err := br.Peek(1)
-	if err == io.EOF || len(head) == 0 {
+	if errors.Is(err, io.EOF) || len(head) == 0 {
 		return invalid("The list is empty.", errors.New("the first line must be a header such as orcid,email,eppn,name"))
 	}
 	cr := csv.NewReader(br)
