@@ -1,0 +1,109 @@
+package actors
+
+import (
+	"context"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/register"
+)
+
+const (
+	// intentLease is when a user whose request was on its way at a crash is
+	// looked at again.
+	intentLease    = 2 * time.Minute
+	requestTimeout = 90 * time.Second // a call of the client may be up to four requests
+	restFirst      = time.Second
+	restMax        = 30 * time.Second
+	maxRests       = 8 // failures in a row before the user is left to recovery
+)
+
+// phase is what a userActor waits for.
+type phase uint8
+
+const (
+	phaseIdle phase = iota
+	phaseLoading
+	phaseAnnouncing
+	phaseSaving
+	phaseWaiting // for a permit
+	phaseRequesting
+	phaseResting // after a failure
+)
+
+// userActor brings one user's registrations to what is wanted, one request at a
+// time, and announces new affiliations. A pass is: load → plan → save the
+// intent → permit → request → save the outcome with the next intent → … → save
+// when to look again → idle. Whatever goes wrong, the pass begins again from
+// the record.
+type userActor struct {
+	sys          *System
+	key          string
+	id           orcid.ID
+	run          uint64
+	epoch        uint64
+	self, parent *actor.PID
+	ctx          context.Context // ends with this instance
+	cancel       context.CancelFunc
+	timer        *time.Timer
+
+	phase   phase
+	busy    bool // counted in System.busyUsers
+	dirty   bool // woken since the record was read
+	express bool
+
+	user      event.User
+	step      register.Step
+	stepping  bool            // the save under way is an intent: the step follows
+	recheck   bool            // the save under way ends the pass: see saved
+	answer    *orcid.Answer   // to step, not saved yet
+	announced map[string]bool // in this pass
+	asked     ticket          // what waits in phaseWaiting
+	holding   bool            // Stop waits for us: a request and its outcome
+	failures  int             // in a row
+}
+
+func newUserActor(s *System, key string) actor.Actor {
+	id, err := orcid.ParseStrict(key)
+	if err != nil {
+		panic("a user's actor was made for what is no iD") // HintUser makes the keys
+	}
+	return &userActor{sys: s, key: key, id: id, run: s.runs.Add(1)}
+}
+
+// Receive implements actor.Actor.
+func (a *userActor) Receive(c actor.Context) {
+	defer a.sys.counted()
+	switch m := c.Message().(type) {
+	case *actor.Started:
+		a.self, a.parent = c.Self(), c.Parent()
+		a.ctx, a.cancel = context.WithCancel(a.sys.life)
+	case *actor.Stopping:
+		a.end()
+	case *actor.Restarting:
+		a.end()
+		c.Send(c.Parent(), crashed{a.key, a.epoch})
+	case *actor.Stopped:
+	case wake:
+		a.wake(c, m)
+	case tick:
+		a.rested(m)
+	case loaded:
+		a.loaded(m)
+	case announced:
+		a.announcedDone(m)
+	case saved:
+		a.saved(m)
+	case permit:
+		a.permit(m)
+	case denied:
+		a.denied(m)
+	case answered:
+		a.answered(m)
+	default:
+		a.sys.unknown("user", m)
+	}
+}

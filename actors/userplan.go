@@ -1,0 +1,114 @@
+package actors
+
+import (
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/register"
+)
+
+// unsurePause is when a user is looked at again whose organisation nobody knows.
+const unsurePause = time.Hour
+
+// planInput is all that planUser looks at.
+type planInput struct {
+	user event.User
+	now  time.Time
+	// organisation finds current settings.
+	organisation func(id string) (*org.Organisation, bool)
+	// base finds the current base of a credential; false when it is not
+	// configured.
+	base func(credential string) (int, bool)
+	// blocked says for how long a credential need not be asked.
+	blocked func(credential string) (time.Duration, bool)
+	// announced holds the organisations whose CREATED was announced already.
+	announced map[string]bool
+}
+
+// plan is what is to be done next for a user.
+type plan struct {
+	announce []event.Affiliation // not in the intake log yet; comes before all else
+	step     register.Step       // when ok
+	ok       bool
+	// again is when to look next when there is neither; zero means never.
+	again time.Time
+	// blocked are the credentials that have a step to do and cannot.
+	blocked []string
+}
+
+// planUser decides what is to be done next for a user. A credential in trouble
+// or not configured holds up no other; and nothing is unregistered for a user
+// who is affiliated with an organisation that nobody knows.
+func planUser(in planInput) plan {
+	var p plan
+	wanted, unsure := register.Wanted{}, false
+	for _, a := range in.user.Affiliations {
+		if a.Announce && !in.announced[a.Org] {
+			p.announce = append(p.announce, a)
+		}
+		o, ok := in.organisation(a.Org)
+		if !ok {
+			unsure = true
+			continue
+		}
+		if !o.AnyEnabled() {
+			continue
+		}
+		// A credential that is not configured is wanted all the same: its rows
+		// must not be taken for unwanted ones.
+		wanted[o.Credential], _ = in.base(o.Credential)
+	}
+	if len(p.announce) > 0 {
+		return p
+	}
+	if unsure {
+		p.again = in.now.Add(unsurePause)
+	}
+	usable := map[string]bool{}
+	consider := func(credential string) {
+		if _, seen := usable[credential]; seen {
+			return
+		}
+		_, isWanted := wanted[credential]
+		_, known := in.base(credential)
+		var (
+			wait    time.Duration
+			blocked bool
+		)
+		switch {
+		case unsure && !isWanted:
+			usable[credential] = false
+			return
+		case !known:
+			wait, blocked = unknownPause, true
+		default:
+			wait, blocked = in.blocked(credential)
+		}
+		usable[credential] = !blocked
+		if !blocked {
+			return
+		}
+		_, ok, again := register.NextOf(in.user, wanted, in.now, func(c string) bool { return c == credential })
+		until := in.now.Add(wait)
+		switch {
+		case ok:
+			p.blocked = append(p.blocked, credential)
+			p.again = earliest(p.again, until)
+		case again.After(until):
+			p.again = earliest(p.again, again)
+		case !again.IsZero():
+			p.again = earliest(p.again, until)
+		}
+	}
+	for _, r := range in.user.Registrations {
+		consider(r.Credential)
+	}
+	for credential := range wanted {
+		consider(credential)
+	}
+	var again time.Time
+	p.step, p.ok, again = register.NextOf(in.user, wanted, in.now, func(c string) bool { return usable[c] })
+	p.again = earliest(p.again, again)
+	return p
+}
