@@ -39,6 +39,9 @@ type CredentialStatus struct {
 	Express   int    // of them, in the express lane
 	InFlight  int    // requests on their way
 	Used      uint64 // requests sent since the start
+	// Rate is the requests a second that it may send at most now: its own rate
+	// or the one for all, whichever is lower.
+	Rate float64
 }
 
 // The states of a credential.
@@ -107,7 +110,11 @@ func (b *board) list() (rate float64, notBefore time.Time, list []CredentialStat
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.entries {
-		list = append(list, e.CredentialStatus)
+		c := e.CredentialStatus
+		if c.Rate <= 0 || c.Rate > b.rate {
+			c.Rate = b.rate
+		}
+		list = append(list, c)
 	}
 	slices.SortFunc(list, func(x, y CredentialStatus) int { return strings.Compare(x.Name, y.Name) })
 	return b.rate, b.notBefore, list
@@ -144,7 +151,7 @@ func (b *board) blocked(name string, now time.Time, probeEvery time.Duration) (w
 func (a *credentialActor) publish() {
 	e := boardEntry{run: a.run, slow: a.own != nil, CredentialStatus: CredentialStatus{
 		Name: a.cred.Name, State: StateOK, Detail: a.trouble, Since: a.since, NextProbe: a.probeAt,
-		Waiting: a.lanes.len(), Express: a.lanes.nExpress, InFlight: len(a.flying), Used: a.used,
+		Rate: a.cred.Rate, Waiting: a.lanes.len(), Express: a.lanes.nExpress, InFlight: len(a.flying), Used: a.used,
 	}}
 	switch {
 	case a.trouble != "":
