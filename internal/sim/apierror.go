@@ -2,13 +2,14 @@ package sim
 
 import (
 	"bytes"
-	"dispatchd/internal/orcid"
 	"encoding/json"
 	"encoding/xml"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
+
+	"dispatchd/internal/orcid"
 )
 
 const moreInfo = "https://members.orcid.org/api/resources/troubleshooting"

@@ -1,11 +1,12 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // Op is what is done to a section of a record.
@@ -85,7 +86,7 @@ func (r *Registry) ChangeItem(id orcid.ID, op Op, want Item) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return r.change(p, r.now(), op, want)
+	return r.change(p, r.write(), op, want)
 }
 
 // change is ChangeItem under the lock.
@@ -158,7 +159,7 @@ func (rec *record) index(section string, put int64) int {
 func (r *Registry) ChangeRandom(n int) []orcid.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.write()
 	chosen := r.sample(max(n, 0))
 	out := make([]orcid.ID, len(chosen))
 	for i, p := range chosen {

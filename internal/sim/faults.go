@@ -180,7 +180,8 @@ func (f *Fault) serve(w http.ResponseWriter, req *http.Request, gone <-chan stru
 		w.Header().Set("Content-Type", jsonUTF8)
 		w.Header().Set("Content-Length", "1000")
 		w.WriteHeader(f.status(http.StatusOK))
-		_, _ = w.Write([]byte(`{"access_tok`)) // cut off anyway
+		_, _ = w.Write([]byte(`{"access_tok`))    // cut off anyway
+		_ = http.NewResponseController(w).Flush() // likewise
 		panic(http.ErrAbortHandler)
 	case FaultRedirect:
 		w.Header().Set("Location", f.Location)

@@ -2,9 +2,10 @@ package sim
 
 import (
 	"container/heap"
-	"dispatchd/internal/orcid"
 	"fmt"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // row is what the database holds about a webhook.

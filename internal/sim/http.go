@@ -52,16 +52,26 @@ func Serve(ctx context.Context, ln net.Listener, r *Registry) error {
 // stays usable.
 func (r *Registry) Close() { r.poster.close() }
 
-// recorder notes the status of an answer.
+// recorder counts a request once, before any byte of the answer is out: who
+// has the answer finds it counted.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	count   func(status int)
+	counted bool
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *recorder) WriteHeader(status int) {
-	w.status = status
+	w.note(status)
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// note counts the request unless it was counted.
+func (w *recorder) note(status int) {
+	if !w.counted {
+		w.counted = true
+		w.count(status)
+	}
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -85,8 +95,8 @@ func (r *Registry) serveHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	op := operation(req)
-	rec := &recorder{ResponseWriter: w, status: -1}
-	defer func() { r.ledger.count(op, rec.status) }()
+	rec := &recorder{ResponseWriter: w, count: func(status int) { r.ledger.count(op, status) }}
+	defer rec.note(-1)
 	source, _, err := net.SplitHostPort(req.RemoteAddr)
 	if err != nil {
 		source = req.RemoteAddr
@@ -112,6 +122,9 @@ func (r *Registry) serveHTTP(w http.ResponseWriter, req *http.Request) {
 	if f, gone := r.faults.strike(op); f != nil {
 		if f.Applied && f.Kind != FaultSlow {
 			r.serveAPI(silent{make(http.Header)}, req, op)
+		}
+		if f.Kind == FaultReset {
+			rec.note(-1)
 		}
 		if f.serve(rec, req, gone) {
 			return

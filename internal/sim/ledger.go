@@ -1,12 +1,13 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"encoding/json"
 	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // Kind says what a ledger entry tells of.

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"crypto/x509"
-	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dispatchd/internal/secret"
 )
 
 // Options configure a Registry. The zero value is a registry with ORCID's

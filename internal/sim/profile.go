@@ -1,10 +1,11 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // indexStatus is the profile's indexing_status.
@@ -178,7 +179,7 @@ func (r *Registry) state(id orcid.ID, op string, status indexStatus, f func(p *p
 	if err != nil {
 		return err
 	}
-	now := r.now()
+	now := r.write()
 	if err := f(p, now); err != nil {
 		return fmt.Errorf("%s %s: %w", op, id, err)
 	}
@@ -256,7 +257,7 @@ func (r *Registry) Touch(id orcid.ID) error {
 func (r *Registry) MassReindex(n int, bump bool) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.write()
 	chosen := r.all
 	if n > 0 && n < len(r.all) {
 		chosen = r.sample(n)

@@ -1,12 +1,13 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // node is a piece of ORCID's JSON.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // ErrUnknown says that the registry has no such profile, client, item or
@@ -97,6 +98,13 @@ func (r *Registry) Now() time.Time { return r.clock.now() }
 
 // now returns the virtual time as the database writes it.
 func (r *Registry) now() stamp { return stampOf(r.clock.now()) }
+
+// write returns the virtual time of a write that others are compared with: on
+// a manual clock no two are the same. The lock is held.
+func (r *Registry) write() stamp {
+	r.clock.tick()
+	return r.now()
+}
 
 // AddClient makes an API client known.
 func (r *Registry) AddClient(c Client) error {

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 const (

@@ -129,7 +129,7 @@ func (n *run) process(ctx context.Context, h *hook) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.write()
 	e := Entry{
 		Kind: KindPost, at: start, done: now, base: h.p.base, Client: h.client.ID, URI: h.uri,
 		Status: a.status, Hung: a.hung, Reused: a.reused, Took: time.Since(began),

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"crypto/subtle"
-	"dispatchd/internal/orcid"
 	"fmt"
 	"mime"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dispatchd/internal/orcid"
 )
 
 // token is an access token.

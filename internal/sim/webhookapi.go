@@ -1,10 +1,11 @@
 package sim
 
 import (
-	"dispatchd/internal/orcid"
 	"net/http"
 	"net/url"
 	"strings"
+
+	"dispatchd/internal/orcid"
 )
 
 // isID is OrcidStringUtils' pattern (\d{4}-){3}\d{3}[\dX]: no check digit.
@@ -87,7 +88,7 @@ func (r *Registry) webhook1(kind Kind, t *token, text, uri string, id orcid.ID, 
 	if p == nil || !checked {
 		return 0, errNoProfile()
 	}
-	now := r.now()
+	now := r.write()
 	if kind == KindPut {
 		if r.register(p, uri, t.client, now) {
 			return http.StatusCreated, nil

@@ -6,8 +6,6 @@ package receiver
 import (
 	"context"
 	"crypto/tls"
-	"dispatchd/internal/secret"
-	"dispatchd/internal/sim/selfsigned"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dispatchd/internal/secret"
+	"dispatchd/internal/sim/selfsigned"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
