@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -18,8 +17,6 @@ import (
 // handle answers one request. Nothing of ctx is kept: the ping is a value of
 // our own types, and Verify copies the client id.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	s.handling.begin()
-	defer s.handling.end()
 	began := time.Now()
 	defer func() {
 		if r := recover(); r != nil {
@@ -119,38 +116,4 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 func (s *Server) panicked(r any) {
 	s.metrics.panics.Inc()
 	s.logger.Error("panic", "err", fmt.Sprint(r), "stack", string(debug.Stack()))
-}
-
-// handling counts the handlers under way. A WaitGroup does not do: handlers of
-// live connections begin while Shutdown waits already.
-type handling struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	n    int
-}
-
-func (h *handling) begin() {
-	h.mu.Lock()
-	h.n++
-	h.mu.Unlock()
-}
-
-func (h *handling) end() {
-	h.mu.Lock()
-	if h.n--; h.n == 0 && h.cond != nil {
-		h.cond.Broadcast()
-	}
-	h.mu.Unlock()
-}
-
-// wait returns when no handler is under way.
-func (h *handling) wait() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.cond == nil {
-		h.cond = sync.NewCond(&h.mu)
-	}
-	for h.n > 0 {
-		h.cond.Wait()
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,7 +244,11 @@ func TestConnectionsAboveTheLimitWait(t *testing.T) {
 func TestGroupsFormWhileALaneWrites(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	b := setup(t, func(o *Options) { o.Lanes = 1; o.RedisWait = patient })
+	var begun atomic.Int64
+	b := setup(t, func(o *Options) {
+		o.Lanes, o.RedisWait = 1, patient
+		o.Credential = func(string) (string, bool) { begun.Add(1); return "main", true }
+	})
 	b.log.do = func(context.Context, []event.Ping) error { <-release; return nil }
 	const n = 600
 	conns := make([]*conn1, n)
@@ -251,7 +256,7 @@ func TestGroupsFormWhileALaneWrites(t *testing.T) {
 		conns[i] = b.dial(t)
 		conns[i].send(t, rawPing(b.path(i)))
 	}
-	eventually(t, "all wait", func() bool { return underWay(b) == n })
+	eventually(t, "all wait", func() bool { return begun.Load() == n })
 	close(release)
 	for i, c := range conns {
 		if res := c.answer(t, http.MethodPost); res.StatusCode != http.StatusNoContent {
@@ -275,11 +280,4 @@ func TestGroupsFormWhileALaneWrites(t *testing.T) {
 	if fmt.Sprint(b.State().Mode) != "log" {
 		t.Errorf("state %+v", b.State())
 	}
-}
-
-// underWay returns how many handlers are under way.
-func underWay(b *testBundle) int {
-	b.handling.mu.Lock()
-	defer b.handling.mu.Unlock()
-	return b.handling.n
 }

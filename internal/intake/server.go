@@ -150,8 +150,6 @@ type Server struct {
 	mu        sync.Mutex
 	closing   bool
 	listeners []*listener
-	serving   sync.WaitGroup // running Serve calls
-	handling  handling
 }
 
 // New makes a Server and starts its lanes; Shutdown must be called to end them.
@@ -196,9 +194,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		return errors.New("intake: Serve after Shutdown")
 	}
 	s.listeners = append(s.listeners, l)
-	s.serving.Add(1)
 	s.mu.Unlock()
-	defer s.serving.Done()
 	if err := s.http.Serve(l); err != nil {
 		return fmt.Errorf("serve callbacks on %s: %w", ln.Addr(), err)
 	}
@@ -231,15 +227,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, l := range listeners {
 		_ = l.Close() // it may be closed already
 	}
-	s.serving.Wait()
 	err := s.http.ShutdownWithContext(ctx)
 	if err != nil {
 		err = fmt.Errorf("stop the callback listener: %w", err)
 		s.conns.closeAll()
 	}
-	// Handlers end by themselves: a lane answers each of them within
-	// RedisWait and SpoolWait.
-	s.handling.wait()
+	// The lanes write what is queued before they end; a handler that comes
+	// later, on a connection that was cut, is refused.
 	s.writer.stop()
 	return err
 }

@@ -157,6 +157,9 @@ func TestGuardSendsEverythingToTheSpool(t *testing.T) {
 	})
 	b.wantPost(t, 1, http.StatusNoContent)
 	b.LogWorks() // says nothing about whether Redis may be trusted
+	if s := b.State(); s.Mode != ToSpool {
+		t.Errorf("state %+v after LogWorks under guard", s)
+	}
 	b.wantPost(t, 2, http.StatusNoContent)
 	if s := b.State(); s.Mode != ToSpool || !errors.Is(s.Err, forgot) || b.log.calls.Load() != 0 {
 		t.Errorf("state %+v, %d appends", s, b.log.calls.Load())

@@ -152,9 +152,20 @@ func full(t *testing.T, path string, makeRoom func()) {
 	if got := mustNext(t, s, stored+1); len(got) != stored {
 		t.Errorf("a full disk holds %d of %d", len(got), stored)
 	}
+	// A put and a Done that share a transaction: the put must not take the
+	// Done down with it, or a full spool could not be drained.
+	in := &op{pings: pings(stored, stored+2000), done: make(chan error, 1)}
+	out := &op{items: mustNext(t, s, 10), done: make(chan error, 1)}
+	s.commitGroup([]*op{in, out})
+	if err := <-in.done; err == nil {
+		t.Error("2000 more found room on a full disk")
+	}
+	if err := <-out.done; err != nil {
+		t.Errorf("Done on a full disk: %v", err)
+	}
 	makeRoom()
 	mustPut(t, s, pings(stored, stored+200)...)
-	mustDone(t, s, mustNext(t, s, 100))
+	mustDone(t, s, mustNext(t, s, 90))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

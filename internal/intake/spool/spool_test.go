@@ -372,15 +372,21 @@ func TestPutGivesUpWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, errors.New("told to hurry"))
 	defer cancel()
+	mine := pings(0, 1)
 	for range 2 { // the first is taken by the committer, the second is not
-		if err := s.Put(ctx, pings(0, 1)); err == nil || !strings.Contains(err.Error(), "told to hurry") {
+		if err := s.Put(ctx, mine); err == nil || !strings.Contains(err.Error(), "told to hurry") {
 			t.Errorf("Put on a hanging disk: %v", err)
 		}
 	}
+	mine[0] = ping(9, 9) // who gave up may use the slice again
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	mustPut(t, s, ping(5, 5))
+	items := mustNext(t, s, 10)
+	if len(items) != 2 || items[0].Ping.ORCID != ping(0, 0).ORCID {
+		t.Errorf("the spool has %v, want user 0, late, and user 5", items)
+	}
 }
 
 func TestPutRefusesWhatIsNoKey(t *testing.T) {
