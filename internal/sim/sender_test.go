@@ -51,7 +51,7 @@ func TestALostPingBeforeThePost(t *testing.T) {
 	b.r.Shift(10 * time.Second)
 	b.send()
 	b.pings(1, "A")
-	b.r.Advance(7 * 24 * time.Hour)
+	b.r.Advance(2 * 24 * time.Hour)
 	b.pings(0, "B is never pinged")
 	b.change(id) // C
 	b.r.Advance(10 * time.Minute)
@@ -80,7 +80,7 @@ func TestALostPingDuringThePost(t *testing.T) {
 	<-done
 	b.recv.Behave(receiver.OK())
 	b.pings(1, "A")
-	b.r.Advance(7 * 24 * time.Hour)
+	b.r.Advance(2 * 24 * time.Hour)
 	b.pings(0, "B is never pinged")
 }
 
@@ -135,7 +135,7 @@ func TestAWebhookDiesAfter26Hours15Minutes(t *testing.T) {
 	}
 	b.recv.Behave(receiver.OK())
 	b.change(id)
-	b.r.Advance(30 * 24 * time.Hour)
+	b.r.Advance(4 * 24 * time.Hour)
 	b.pings(0, "a dead webhook")
 	b.put(b.tok, id, b.uri(id), 204) // does not revive
 	b.change(id)
