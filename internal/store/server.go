@@ -105,3 +105,27 @@ func (s *Store) checkSchema(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Check asks Redis whether it is fit and ours, without taking it over or
+// changing anything; it is for `check --online`. It returns warnings.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	if err := s.clock.sync(ctx, s); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	if err := s.checkServer(ctx); err != nil {
+		return s.warnings, err
+	}
+	file, err := s.guard.read()
+	if err != nil {
+		return s.warnings, err
+	}
+	mark, _, err := s.readMark(ctx)
+	if err != nil {
+		return s.warnings, err
+	}
+	id, _, _ := strings.Cut(mark, ":")
+	if file.ID != id && (mark != "" || file.Initialised) {
+		return s.warnings, fmt.Errorf("data_dir and redis do not belong together: %w", ErrForgot)
+	}
+	return s.warnings, nil
+}

@@ -87,6 +87,15 @@ func (s *Store) SetHold(ctx context.Context, org string, ch event.Channel, h eve
 	return s.setHold(ctx, org, ch, h, until, reason)
 }
 
+// Breaker returns the state of a channel's breaker; zero is closed.
+func (s *Store) Breaker(ctx context.Context, org string, ch event.Channel) (event.Breaker, error) {
+	states, err := s.Channels(ctx, []event.ChannelKey{{Org: org, Channel: ch}})
+	if err != nil {
+		return event.Breaker{}, err
+	}
+	return states[0].Breaker, nil
+}
+
 // SetBreaker keeps the state of a channel's breaker and sets the hold that
 // comes of it, or clears it (zero holdUntil).
 func (s *Store) SetBreaker(ctx context.Context, org string, ch event.Channel, b event.Breaker, holdUntil time.Time) (time.Time, error) {

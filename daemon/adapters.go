@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"dispatchd/actors"
+	"dispatchd/internal/callback"
+	"dispatchd/internal/deliver/webhook"
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// registrar joins ORCID's client to the callback URLs of one credential.
+type registrar struct {
+	client *orcid.Client
+	keys   *atomic.Pointer[callback.Keys]
+	store  *store.Store
+}
+
+// Put registers the callback URL of this user, epoch and base.
+func (r *registrar) Put(ctx context.Context, id orcid.ID, epoch, base int) (orcid.Answer, error) {
+	url, err := r.url(ctx, id, epoch, base)
+	if err != nil {
+		return orcid.Answer{}, err
+	}
+	return r.client.PutWebhook(ctx, id, url)
+}
+
+// Delete unregisters it.
+func (r *registrar) Delete(ctx context.Context, id orcid.ID, epoch, base int) (orcid.Answer, error) {
+	url, err := r.url(ctx, id, epoch, base)
+	if err != nil {
+		return orcid.Answer{}, err
+	}
+	return r.client.DeleteWebhook(ctx, id, url)
+}
+
+func (r *registrar) url(ctx context.Context, id orcid.ID, epoch, base int) (string, error) {
+	b, err := r.store.Base(ctx, base)
+	if err != nil {
+		return "", fmt.Errorf("find base %d of a callback URL: %w", base, err)
+	}
+	url, err := r.keys.Load().URL(b.PublicURL, b.ClientID, id, epoch, b.KeyID)
+	if err != nil {
+		return "", fmt.Errorf("build a callback URL: %w", err)
+	}
+	return url, nil
+}
+
+// tester posts test events through the webhook channel.
+type tester struct {
+	sender *atomic.Pointer[webhook.Sender]
+}
+
+// Test implements service.Tester.
+func (t tester) Test(ctx context.Context, o *org.Organisation) service.TestAnswer {
+	a := t.sender.Load().Test(ctx, o)
+	out := service.TestAnswer{Status: a.Status, Excerpt: a.Excerpt, Duration: a.Duration}
+	out.OK = a.Status >= 200 && a.Status < 300
+	if !out.OK {
+		out.Error = a.Words()
+	}
+	return out
+}
+
+// hints lets parts that start before the actors hint them once they run.
+type hints struct {
+	system atomic.Pointer[actors.System]
+}
+
+// HintChannel implements fanout.Hints and service.Hints. A hint that comes
+// before the actors run is found by their first scan.
+func (h *hints) HintChannel(key event.ChannelKey, at time.Time) {
+	if s := h.system.Load(); s != nil {
+		s.HintChannel(key, at)
+	}
+}
+
+// HintUser implements fanout.Hints and service.Hints.
+func (h *hints) HintUser(id orcid.ID, express bool) {
+	if s := h.system.Load(); s != nil {
+		s.HintUser(id, express)
+	}
+}
+
+// notices writes what a contact should know to the log.
+type notices struct{ log *slog.Logger }
+
+// ChannelSuspended implements actors.Notices.
+func (n notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason string) {
+	n.log.Warn("channel suspended", "org", o.ID, "channel", ch, "reason", reason)
+}
+
+// ChannelDown implements actors.Notices.
+func (n notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.Time, lastStatus int, answer string) {
+	n.log.Warn("channel down for an hour", "org", o.ID, "channel", ch, "since", since, "status", lastStatus, "answer", answer)
+}
+
+// ChannelRecovered implements actors.Notices.
+func (n notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
+	n.log.Info("channel recovered", "org", o.ID, "channel", ch, "down_since", since)
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dispatchd/actors"
+	"dispatchd/config"
+	"dispatchd/internal/admin"
+	"dispatchd/internal/callback"
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/deliver/webhook"
+	"dispatchd/internal/directory"
+	"dispatchd/internal/event"
+	"dispatchd/internal/fanout"
+	"dispatchd/internal/intake"
+	"dispatchd/internal/intake/spool"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// drainTime is what deliveries under way get when the daemon stops.
+const drainTime = 5 * time.Second
+
+// app is one running daemon.
+type app struct {
+	o       options
+	log     *slog.Logger
+	reg     *prometheus.Registry
+	metrics *processMetrics
+	stop    stopStack
+
+	config    atomic.Pointer[config.Config]
+	keys      atomic.Pointer[callback.Keys]
+	clients   atomic.Pointer[map[string]string] // ORCID client id → credential
+	sender    atomic.Pointer[webhook.Sender]
+	embedded  *embeddedRedis
+	store     *store.Store
+	spool     *spool.Spool
+	intake    *intake.Server
+	directory *directory.Directory
+	hints     hints
+	service   *service.Service
+	router    *deliver.Router
+	orcid     orcidClients
+	admin     *admin.Server
+
+	reloading sync.Mutex
+	attached  attachment
+	began     time.Time
+	failed    chan error // a part that must not end has ended
+}
+
+// newApp builds everything that works without Redis: from here on pings are
+// taken. The rest follows when Redis answers (attach.go). On an error nothing
+// is left behind.
+func newApp(ctx context.Context, o options) (_ *app, err error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	a := &app{o: o, log: o.Logger, reg: prometheus.NewRegistry(), directory: directory.New(), began: time.Now(), failed: make(chan error, 8)}
+	a.metrics = newProcessMetrics(a.reg, o.Version)
+	a.stop.log = o.Logger
+	a.attached.init()
+	a.config.Store(o.Config)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.stop.run(ctx))
+		}
+	}()
+	c := o.Config
+	if err := a.setKeys(c); err != nil {
+		return nil, err
+	}
+	box, err := secret.NewBox([]byte(c.MasterKey.Reveal()))
+	if err != nil {
+		return nil, fmt.Errorf("use the master key: %w", err)
+	}
+	if err := a.setStore(c, box); err != nil {
+		return nil, err
+	}
+	if err := a.setDelivery(c); err != nil {
+		return nil, err
+	}
+	if err := a.setService(); err != nil {
+		return nil, err
+	}
+	if err := a.setAdmin(); err != nil {
+		return nil, err
+	}
+	// The callback listener comes last and so is stopped first in the list, but
+	// what it acknowledges must outlive everything: its step only stops taking.
+	if err := a.setIntake(c); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *app) setKeys(c *config.Config) error {
+	keys, err := callback.NewKeys(c.CallbackKeys)
+	if err != nil {
+		return fmt.Errorf("use the callback keys: %w", err)
+	}
+	a.keys.Store(keys)
+	clients := map[string]string{}
+	for name, cred := range c.ORCID.Credentials {
+		clients[cred.ClientID] = name
+	}
+	a.clients.Store(&clients)
+	return nil
+}
+
+func (a *app) setStore(c *config.Config, box *secret.Box) error {
+	redisURL := c.Redis.URL
+	if c.Embedded() {
+		e, err := startEmbedded()
+		if err != nil {
+			return err
+		}
+		a.embedded, redisURL = e, e.url()
+		a.stop.push("embedded redis", func(context.Context) error {
+			e.stop(a.log)
+			return nil
+		})
+	}
+	st, err := store.New(store.Options{
+		URL: redisURL, Addresses: c.Redis.Addresses, MasterName: c.Redis.MasterName, Cluster: c.Redis.Cluster,
+		Username: c.Redis.Username, Password: c.Redis.Password, CAFile: c.Redis.CAFile, Prefix: c.Redis.Prefix,
+		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: c.DataDir,
+		DeadLetters: c.Delivery.DeadLetters, AttemptLog: c.Delivery.AttemptLog,
+		OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare redis: %w", err)
+	}
+	a.store = st
+	a.stop.push("redis", func(context.Context) error { return st.Close() })
+	sp, err := spool.Open(filepath.Join(c.DataDir, "spool.db"), spool.Options{Logger: a.log, Registerer: a.reg})
+	if err != nil {
+		return fmt.Errorf("open the spool: %w", err)
+	}
+	a.spool = sp
+	a.stop.push("spool", func(context.Context) error { return sp.Close() })
+	return nil
+}
+
+// forgot is called once when Redis turns out not to be the one we know.
+func (a *app) forgot(reason string) {
+	a.log.Error("REDIS FORGOT: fan-out, deliveries and every DELETE at ORCID have stopped; pings go to the spool; "+
+		"restore Redis, or run `dispatchd recover --accept-loss`", "reason", reason)
+}
+
+func (a *app) setService() error {
+	svc, err := service.New(service.Options{
+		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender},
+		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
+		Credentials: func() []string { return credentialNames(a.config.Load()) },
+		Logger:      a.log, Panics: a.metrics.panicked,
+	})
+	if err != nil {
+		return err
+	}
+	a.service = svc
+	a.reg.MustRegister(newStateCollector(a.store, svc))
+	return nil
+}
+
+func (a *app) setAdmin() error {
+	srv, err := admin.New(admin.Options{
+		Service: a.service, Token: func() secret.Text { return a.config.Load().Admin.Token }, Gatherer: a.reg,
+		Health: func() error { return nil }, Ready: a.readiness, Reload: a.reload, Recover: a.recoverLoss,
+		LogLevel: a.o.Level, Logger: a.log, Panics: a.metrics.panicked, Version: a.o.Version,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare the admin listener: %w", err)
+	}
+	a.admin = srv
+	a.stop.push("admin listener", srv.Shutdown)
+	go func() { a.ended("admin listener", srv.Serve(a.o.Admin)) }()
+	return nil
+}
+
+func (a *app) setIntake(c *config.Config) error {
+	public, err := url.Parse(c.PublicURL)
+	if err != nil {
+		return fmt.Errorf("use public_url: %w", err)
+	}
+	srv, err := intake.New(intake.Options{
+		Keys: a.keys.Load, PathPrefix: public.Path, Log: a.store, Spool: a.spool, Guard: a.store.Guard().Err,
+		Credential: func(clientID string) (string, bool) {
+			name, ok := (*a.clients.Load())[clientID]
+			return name, ok
+		},
+		OnAppended: a.wakeFanout, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare the callback listener: %w", err)
+	}
+	a.intake = srv
+	go func() { a.ended("callback listener", srv.Serve(a.o.Callback)) }()
+	return nil
+}
+
+// ended reports a part that must not end by itself.
+func (a *app) ended(part string, err error) {
+	if err == nil {
+		return
+	}
+	select {
+	case a.failed <- fmt.Errorf("%s: %w", part, err):
+	default:
+	}
+}
+
+// run works until ctx ends or a part fails, then stops everything.
+func (a *app) run(ctx context.Context) error {
+	attached := make(chan struct{})
+	attachCtx, cancel := context.WithCancel(ctx)
+	fatal := make(chan error, 1)
+	go func() {
+		defer close(attached)
+		if err := a.attachLoop(attachCtx); err != nil {
+			fatal <- err
+		}
+	}()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-a.failed:
+	case err = <-fatal:
+	}
+	cancel()
+	<-attached
+	a.o.Notify("STOPPING=1")
+	return errors.Join(err, a.shutdown())
+}
+
+// shutdown stops in this order: no new work is begun; deliveries under way get
+// their time; pings are taken until the last moment, since ORCID counts a
+// refused one; then what it was all stored with.
+func (a *app) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Second)
+	defer cancel()
+	began := time.Now()
+	err := a.attached.stop(ctx)
+	if ierr := a.intake.Shutdown(ctx); ierr != nil {
+		err = errors.Join(err, fmt.Errorf("stop the callback listener: %w", ierr))
+	}
+	err = errors.Join(err, a.attached.stopLate(ctx), a.stop.run(ctx))
+	a.log.Info("stopped", "took", time.Since(began).Round(time.Millisecond))
+	return err
+}
+
+func (a *app) spoolState() service.SpoolState {
+	st := a.spool.Stats()
+	return service.SpoolState{Waiting: st.Waiting, Received: st.Received, Coalesced: st.Coalesced, Drained: st.Drained, Oldest: st.Oldest}
+}
+
+func (a *app) actorState() service.ActorState {
+	system := a.hints.system.Load()
+	if system == nil {
+		return service.ActorState{}
+	}
+	return actorStateOf(system.Status())
+}
+
+// Organisation implements actors.Directory.
+func (a *app) Organisation(id string) (*org.Organisation, bool) { return a.directory.Organisation(id) }
+
+func limitsOf(c *config.Config) actors.Limits {
+	return actors.Limits{
+		Concurrency: c.Delivery.Concurrency, MaxInFlight: c.Delivery.MaxInFlight,
+		Timeout:   map[event.Channel]time.Duration{event.Webhook: c.Delivery.Timeout, event.Email: emailTimeout},
+		ORCIDRate: c.ORCID.Rate, ORCIDBurst: c.ORCID.Rate,
+	}
+}
+
+func (a *app) fanoutOptions() fanout.Options {
+	return fanout.Options{
+		Store: a.store, Directory: a.directory, Hints: &a.hints,
+		QuietPeriod: func() time.Duration { return a.config.Load().Delivery.QuietPeriod },
+		Logger:      a.log, Registerer: a.reg, Panics: a.metrics.panicked,
+	}
+}

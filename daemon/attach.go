@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dispatchd/actors"
+	"dispatchd/internal/fanout"
+	"dispatchd/internal/intake/spool"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// attachment is what works only with a Redis that is ours: fan-out, the
+// actors, jobs, the drainer. It is started once, when Redis first answers; a
+// Redis that goes away later is waited for by each part itself.
+type attachment struct {
+	mu       sync.Mutex
+	problem  string    // why it has not been started yet; empty once it has
+	since    time.Time // of problem
+	started  bool
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	system   *actors.System
+	drainer  *spool.Drainer
+	fanout   *fanout.Reader
+	readOnly bool
+}
+
+func (at *attachment) init() {
+	at.problem, at.since = "Redis was not reached yet", time.Now()
+}
+
+func (at *attachment) state() (problem string, since time.Time) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	return at.problem, at.since
+}
+
+func (at *attachment) setProblem(p string) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.problem != p {
+		at.problem, at.since = p, time.Now()
+	}
+}
+
+func (at *attachment) isStarted() bool {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	return at.started
+}
+
+// wakeFanout hints the reader of the intake log, once there is one.
+func (a *app) wakeFanout() {
+	a.attached.mu.Lock()
+	f := a.attached.fanout
+	a.attached.mu.Unlock()
+	if f != nil {
+		f.Wake()
+	}
+}
+
+// attachLoop attaches to Redis as soon as it answers. A Redis that answered and
+// is not fit ends the daemon when it is the first answer (the operator is
+// looking); later, as while it forgot, pings go on into the spool and the
+// operator is told.
+func (a *app) attachLoop(ctx context.Context) error {
+	wait := 100 * time.Millisecond
+	first := true
+	for {
+		err := a.attach(ctx)
+		var unfit *store.Unfit
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			return nil
+		case errors.As(err, &unfit) && first:
+			return err
+		case errors.Is(err, store.ErrForgot):
+			// forgot() has shouted; recoverLoss goes on from here.
+			a.attached.setProblem(err.Error())
+			a.o.Notify("READY=1\nSTATUS=Redis forgot: pings go to the spool; run dispatchd recover")
+			return nil
+		case errors.Is(err, store.ErrAway):
+			if first {
+				a.log.Warn("redis does not answer; pings go to the spool until it does", "err", err)
+				a.o.Notify("READY=1\nSTATUS=Redis is away: pings go to the spool")
+			}
+			a.attached.setProblem("Redis does not answer")
+		default:
+			a.log.Error("redis cannot be used yet", "err", err)
+			a.attached.setProblem(err.Error())
+		}
+		first = false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+// attach takes Redis over and starts what works only with it.
+func (a *app) attach(ctx context.Context) error {
+	if err := a.store.Attach(ctx); err != nil {
+		return err
+	}
+	for _, w := range a.store.Warnings() {
+		a.log.Warn("redis", "warning", w)
+	}
+	return a.startAttached(ctx)
+}
+
+// startAttached fills the directory and starts the parts, or, when they run
+// already (after a recovery), only makes them know the new state.
+func (a *app) startAttached(ctx context.Context) error {
+	if err := a.service.Load(ctx); err != nil {
+		return err
+	}
+	changes, err := a.service.ApplyFile(ctx, service.By{Who: "file", From: "start"}, a.config.Load().Organisations)
+	if err != nil {
+		return fmt.Errorf("apply the organisations of the configuration file: %w", err)
+	}
+	for _, c := range changes {
+		a.log.Info("organisation", "change", c)
+	}
+	creds, err := a.credentials(ctx, a.config.Load())
+	if err != nil {
+		return err
+	}
+	at := &a.attached
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.started {
+		at.problem = ""
+		return at.system.SetCredentials(creds)
+	}
+	system, err := actors.Start(actors.Options{
+		Slots: a.store, Users: a.store, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
+		Notices: notices{a.log.With("component", "notices")}, Credentials: creds, Limits: limitsOf(a.config.Load()),
+		Now: a.store.Now, Panics: a.metrics.panicked, Logger: a.log, Registerer: a.reg,
+	})
+	if err != nil {
+		return fmt.Errorf("start the actors: %w", err)
+	}
+	undo := func(err error) error {
+		stopCtx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		return errors.Join(err, system.Stop(stopCtx))
+	}
+	reader, err := fanout.New(a.fanoutOptions())
+	if err != nil {
+		return undo(err)
+	}
+	drainer, err := spool.NewDrainer(a.spool, spool.DrainerOptions{
+		Log: a.store, Guard: a.store.Guard().Err, Logger: a.log, Registerer: a.reg,
+		OnAppended: func() { reader.Wake(); a.intake.LogWorks() },
+	})
+	if err != nil {
+		return undo(err)
+	}
+	// They outlive the context that attached them: shutdown ends them in order.
+	work, cancel := context.WithCancel(context.Background())
+	if err := drainer.Start(work); err != nil {
+		cancel()
+		return undo(err)
+	}
+	at.cancel, at.system, at.drainer, at.fanout = cancel, system, drainer, reader
+	a.hints.system.Store(system)
+	at.running.Go(func() { a.store.Keep(work) })
+	at.running.Go(func() { reader.Run(work) })
+	at.running.Go(func() {
+		if err := a.service.Run(work); err != nil && work.Err() == nil {
+			a.log.Error("jobs do not run; restart dispatchd when redis works", "err", err)
+		}
+	})
+	at.started, at.problem = true, ""
+	a.log.Info("ready", "organisations", a.directory.Len(), "credentials", len(creds))
+	a.o.Notify("READY=1\nSTATUS=Working")
+	return nil
+}
+
+// recoverLoss is `dispatchd recover --accept-loss`: a person says that what
+// Redis lost is lost.
+func (a *app) recoverLoss(ctx context.Context) error {
+	if !a.store.Guard().Forgot() {
+		return &service.Error{Code: service.CodeConflict, What: "Redis is the one this installation knows; there is nothing to recover."}
+	}
+	if err := a.store.Recover(ctx); err != nil {
+		return err
+	}
+	a.log.Warn("recovered: this redis is ours as it is, what it lost is lost")
+	return a.startAttached(ctx)
+}
+
+// stop ends what takes new work out of Redis; deliveries under way get their
+// time.
+func (at *attachment) stop(ctx context.Context) error {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if !at.started {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	if err := at.system.Stop(ctx); err != nil {
+		return fmt.Errorf("stop the actors: %w", err)
+	}
+	return nil
+}
+
+// stopLate ends the rest, after the last ping was taken.
+func (at *attachment) stopLate(context.Context) error {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if !at.started {
+		return nil
+	}
+	at.drainer.Stop()
+	at.cancel()
+	at.running.Wait()
+	at.started = false
+	return nil
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"dispatchd/actors"
+	"dispatchd/config"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// orcidClients keeps one client per credential as long as its settings stay,
+// so that a reload does not throw connections and tokens away.
+type orcidClients struct {
+	mu      sync.Mutex
+	metrics *orcid.Metrics
+	byName  map[string]*orcidClientEntry
+}
+
+type orcidClientEntry struct {
+	settings config.Credential
+	client   *orcid.Client
+}
+
+func credentialNames(c *config.Config) []string {
+	return slices.Sorted(maps.Keys(c.ORCID.Credentials))
+}
+
+// credentials makes what the actors know of every credential.
+func (a *app) credentials(ctx context.Context, c *config.Config) ([]actors.Credential, error) {
+	var out []actors.Credential
+	for _, name := range credentialNames(c) {
+		cred := c.ORCID.Credentials[name]
+		base, err := a.store.BaseID(ctx, store.Base{PublicURL: c.PublicURL, ClientID: cred.ClientID, KeyID: a.keys.Load().SigningID()})
+		if err != nil {
+			return nil, fmt.Errorf("note the base of the callback URLs: %w", err)
+		}
+		client, err := a.orcidClient(c, name, cred)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, actors.Credential{
+			Name: name, Rate: cred.Rate, BaseID: base,
+			Registrar: &registrar{client: client, keys: &a.keys, store: a.store},
+		})
+	}
+	return out, nil
+}
+
+func (a *app) orcidClient(c *config.Config, name string, cred config.Credential) (*orcid.Client, error) {
+	oc := &a.orcid
+	oc.mu.Lock()
+	defer oc.mu.Unlock()
+	if oc.byName == nil {
+		oc.byName = map[string]*orcidClientEntry{}
+		oc.metrics = orcid.NewMetrics(a.reg)
+		a.stop.push("ORCID clients", func(context.Context) error {
+			oc.mu.Lock()
+			defer oc.mu.Unlock()
+			for _, e := range oc.byName {
+				e.client.Close()
+			}
+			return nil
+		})
+	}
+	if e := oc.byName[name]; e != nil && e.settings == cred {
+		return e.client, nil
+	}
+	client, err := orcid.NewClient(orcid.ClientOptions{
+		APIURL: c.ORCID.APIURL, TokenURL: c.ORCID.TokenURL, SiteURL: c.ORCID.SiteURL,
+		ClientID: cred.ClientID, ClientSecret: cred.ClientSecret,
+		UserAgent: fmt.Sprintf("%s (+%s)", a.userAgent(), c.WebURL),
+		Tokens:    a.store.Tokens(name), Metrics: oc.metrics, Logger: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the ORCID client of credential %s: %w", name, err)
+	}
+	oc.byName[name] = &orcidClientEntry{cred, client}
+	return client, nil
+}
+
+// actorStateOf puts the actors' status in the service's words.
+func actorStateOf(st actors.Status) service.ActorState {
+	out := service.ActorState{InFlight: st.InFlight, Paused: st.Paused}
+	for _, c := range st.Credentials {
+		out.Credentials = append(out.Credentials, service.CredentialState{
+			Name: c.Name, State: c.State, Detail: c.Detail, Since: c.Since, Rate: c.Rate, Waiting: c.Waiting,
+		})
+	}
+	return out
+}
+
+// healthTimeout bounds asking the actors whether they answer.
+const healthTimeout = 2 * time.Second

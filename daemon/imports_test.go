@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// below says which of our packages each package may import; tiny ones may be
+// imported by everybody. A package that is not listed fails the test, so that
+// whoever adds one decides where it stands.
+var tiny = []string{
+	"internal/event", "internal/orcid", "internal/org", "internal/secret", "internal/safedial", "internal/callback",
+	"internal/directory", "internal/backoff",
+}
+
+var below = map[string][]string{
+	"actors":                   {"internal/register"},
+	"config":                   {},
+	"config/gen":               {"config"},
+	"internal/event":           {},
+	"internal/orcid":           {},
+	"internal/org":             {},
+	"internal/secret":          {},
+	"internal/safedial":        {},
+	"internal/callback":        {},
+	"internal/directory":       {},
+	"internal/register":        {},
+	"internal/intake":          {"internal/intake/spool"},
+	"internal/intake/spool":    {},
+	"internal/store":           {},
+	"internal/fanout":          {"internal/store"},
+	"internal/deliver":         {},
+	"internal/deliver/webhook": {"internal/deliver"},
+	"internal/deliver/email":   {"internal/deliver"},
+	"internal/service":         {"internal/store"},
+	"internal/admin":           {"internal/service", "internal/store"},
+	"internal/cli":             {"internal/service", "internal/store"},
+	"internal/sim":             {},
+	"internal/sim/receiver":    {},
+	"internal/sim/smtpsink":    {},
+	"internal/redistest":       {},
+}
+
+func TestImportsGoDownOnly(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "dispatchd/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	seen := 0
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, "dispatchd/")
+		if strings.HasPrefix(name, "daemon") || strings.HasPrefix(name, "bench") {
+			continue // the daemon joins everything; bench drives it from outside
+		}
+		seen++
+		allowed, listed := below[name]
+		if !listed {
+			t.Errorf("%s is new: say in this test what it may import", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			own, ok := strings.CutPrefix(imp, "dispatchd/")
+			if !ok {
+				if strings.HasPrefix(imp, "github.com/asynkron/protoactor-go") {
+					pkg := strings.TrimPrefix(imp, "github.com/asynkron/protoactor-go/")
+					if name != "actors" || pkg != "actor" && pkg != "eventstream" {
+						t.Errorf("%s imports %s: protoactor stays inside actors, and only actor and eventstream", name, imp)
+					}
+				}
+				continue
+			}
+			if !slices.Contains(allowed, own) && !slices.Contains(tiny, own) {
+				t.Errorf("%s must not import %s", name, own)
+			}
+		}
+	}
+	if seen < 15 {
+		t.Fatalf("only %d packages seen", seen)
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// components are the parts that recover their own panics.
+var components = [...]string{"intake", "spool", "fanout", "actors", "deliver", "service", "admin", "daemon"}
+
+// processMetrics are the metrics of the process as a whole.
+type processMetrics struct {
+	panics *prometheus.CounterVec
+	reload prometheus.Gauge
+}
+
+func newProcessMetrics(reg *prometheus.Registry, version string) *processMetrics {
+	m := &processMetrics{
+		panics: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dispatchd_panics_total",
+			Help: "Panics recovered, by component.",
+		}, []string{"component"}),
+		reload: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "dispatchd_config_last_reload_successful",
+			Help: "Whether the last load of the configuration succeeded (1) or the one before stayed (0).",
+		}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "dispatchd_build_info",
+		Help:        "Always 1; its labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	m.reload.Set(1)
+	for _, c := range components {
+		m.panics.WithLabelValues(c)
+	}
+	reg.MustRegister(
+		m.panics, m.reload, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+func (m *processMetrics) panicked(component string) { m.panics.WithLabelValues(component).Inc() }
+
+// stateCollector reads the sizes of the queues when it is scraped. A value
+// that Redis does not give within a second is left out rather than invented.
+type stateCollector struct {
+	store *store.Store
+	svc   *service.Service
+
+	log, pending, oldest, dead, held, registrations, users, difference *prometheus.Desc
+}
+
+func newStateCollector(st *store.Store, svc *service.Service) *stateCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("dispatchd_"+name, help, labels, nil)
+	}
+	return &stateCollector{
+		store: st, svc: svc,
+		log:           desc("intake_log_entries", "Entries (group commits) in the intake log."),
+		pending:       desc("slots_pending", "Deliveries waiting or under way."),
+		oldest:        desc("slot_oldest_age_seconds", "Age of the oldest news that waits, over all organisations that are not held."),
+		dead:          desc("dead_letters", "Dead letters kept."),
+		held:          desc("channels_held", "Channels of organisations that wait, by reason.", "reason"),
+		registrations: desc("registrations", "Registrations at ORCID by state.", "state"),
+		users:         desc("users", "Researchers known."),
+		difference:    desc("ledger_difference", "Equations of the ledger that do not hold; 0 when the books balance."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.log, c.pending, c.oldest, c.dead, c.held, c.registrations, c.users, c.difference} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if n, err := c.store.LogLength(ctx); err == nil {
+		gauge(c.log, float64(n))
+	}
+	if pending, dead, err := c.store.SlotTotals(ctx); err == nil {
+		gauge(c.pending, float64(pending))
+		gauge(c.dead, float64(dead))
+	}
+	if n, err := c.store.UserTotals(ctx); err == nil {
+		gauge(c.users, float64(n))
+	}
+	if states, err := c.store.RegistrationTotals(ctx); err == nil {
+		for state, n := range states {
+			gauge(c.registrations, float64(n), state.String())
+		}
+	}
+	if list, err := c.svc.Organisations(ctx); err == nil {
+		held := map[event.Hold]int{}
+		now, oldest := c.store.Now(), time.Duration(0)
+		for _, o := range list {
+			for _, chn := range o.Channels {
+				for _, h := range chn.Holds {
+					held[h.Hold]++
+				}
+				if len(chn.Holds) == 0 && !chn.Oldest.IsZero() {
+					oldest = max(oldest, now.Sub(chn.Oldest))
+				}
+			}
+		}
+		for _, h := range event.Holds {
+			gauge(c.held, float64(held[h]), string(h))
+		}
+		gauge(c.oldest, oldest.Seconds())
+	}
+	if l, err := c.svc.Ledger(ctx); err == nil {
+		gauge(c.difference, float64(len(l.Differences)))
+	}
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+
+	"dispatchd/config"
+)
+
+// options is everything a daemon is made of that its surroundings decide.
+type options struct {
+	Config *config.Config
+	// ConfigPath is read again on reload; empty means that there is nothing to
+	// read (the demo).
+	ConfigPath string
+	Version    string
+	Logger     *slog.Logger
+	Level      *slog.LevelVar
+	// Listeners are bound already, so that a caller knows the ports. Callback
+	// and Admin must be set.
+	Callback, Admin net.Listener
+	// Notify tells the service manager; nil tells nobody.
+	Notify func(state string)
+}
+
+func (o *options) validate() error {
+	switch {
+	case o.Config == nil:
+		return errors.New("daemon: Config must be set")
+	case o.Config.DataDir == "":
+		return errors.New("daemon: Config.DataDir must be set")
+	case o.Logger == nil || o.Level == nil:
+		return errors.New("daemon: Logger and Level must be set")
+	case o.Callback == nil || o.Admin == nil:
+		return errors.New("daemon: Callback and Admin must be bound")
+	}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dispatchd/internal/admin"
+	"dispatchd/internal/intake"
+	"dispatchd/internal/service"
+	"dispatchd/internal/store"
+)
+
+// readiness says whether pings can be stored durably, and what is degraded.
+func (a *app) readiness() admin.Readiness {
+	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
+	defer cancel()
+	r := admin.Readiness{}
+	add := func(name string, ok bool, detail string, since time.Time) {
+		r.Checks = append(r.Checks, admin.Check{Name: name, OK: ok, Detail: detail, Since: since})
+	}
+	problem, since := a.attached.state()
+	redisErr := a.store.Ping(ctx)
+	switch {
+	case redisErr == nil && problem == "":
+		add("redis", true, "answers and is ours", time.Time{})
+	case errors.Is(redisErr, store.ErrForgot):
+		add("redis", false, redisErr.Error(), since)
+	case problem != "":
+		add("redis", false, problem, since)
+	default:
+		add("redis", false, redisErr.Error(), since)
+	}
+	st := a.intake.State()
+	add("intake", st.Mode == intake.ToLog, intakeWords(st), st.Since)
+	sp := a.spool.Stats()
+	add("spool", sp.Waiting == 0, fmt.Sprintf("%d pings wait", sp.Waiting), sp.Oldest)
+	if system := a.hints.system.Load(); system != nil {
+		err := system.Alive(ctx)
+		add("actors", err == nil, words(err, "answer"), time.Time{})
+	}
+	if a.embedded != nil {
+		add("durability", false, "Redis is embedded: this is a trial, everything is lost when the daemon stops", a.began)
+	}
+	r.OK = st.Mode != intake.Refusing
+	return r
+}
+
+// intakeWords says where pings go.
+func intakeWords(st intake.State) string {
+	switch st.Mode {
+	case intake.ToSpool:
+		return "pings go to the local spool: " + words(st.Err, "redis is away")
+	case intake.Refusing:
+		return "pings are refused with 429: " + words(st.Err, "nothing takes them")
+	case intake.ToLog:
+	}
+	return "pings go to redis"
+}
+
+func words(err error, fine string) string {
+	if err != nil {
+		return err.Error()
+	}
+	return fine
+}
+
+// degraded lists what does not work right now, worst first.
+func (a *app) degraded() []service.Problem {
+	var out []service.Problem
+	if st := a.intake.State(); st.Mode == intake.Refusing {
+		out = append(out, service.Problem{
+			What: intakeWords(st), Since: st.Since,
+			Cost: "ORCID counts a failed attempt on every webhook it tries and gives up on it after about 26 h",
+			Do:   "make room in data_dir, or bring Redis back",
+		})
+	}
+	problem, since := a.attached.state()
+	switch err := a.store.Guard().Err(); {
+	case errors.Is(err, store.ErrForgot):
+		out = append(out, service.Problem{
+			What: "Redis forgot: " + err.Error(), Since: since, Cost: "nothing is delivered, registered or unregistered; pings go to the spool",
+			Do: "restore Redis from its backup, or: dispatchd recover --accept-loss",
+		})
+	case problem != "":
+		out = append(out, service.Problem{What: problem, Since: since, Cost: "nothing is delivered; pings go to the spool", Do: "systemctl status redis-server"})
+	}
+	if a.embedded != nil {
+		out = append(out, service.Problem{
+			What: "Redis is embedded: this is a trial", Since: a.began, Cost: "everything is lost when the daemon stops",
+			Do: `set redis.url = "redis://127.0.0.1:6379/0" in the configuration file`,
+		})
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"dispatchd/config"
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/event"
+	"dispatchd/internal/service"
+)
+
+// reload reads the configuration again and makes it so, all or nothing: what
+// can fail comes before anything that is live is touched. It says what changed.
+func (a *app) reload(ctx context.Context) (changes []string, err error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	defer func() {
+		if err != nil {
+			a.metrics.reload.Set(0)
+			a.log.Error("the configuration was not reloaded; the old one stays", "err", err)
+			a.o.Notify("STATUS=Working with the old configuration: the new one has errors")
+			return
+		}
+		a.metrics.reload.Set(1)
+		a.log.Info("configuration reloaded", "changes", changes)
+	}()
+	if a.o.ConfigPath == "" {
+		return nil, errors.New("there is no configuration file to read")
+	}
+	old := a.config.Load()
+	next, err := config.Load(a.o.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	if next.DataDir == "" {
+		next.DataDir = old.DataDir
+	}
+	if _, err := config.EnsureKeys(next); err != nil {
+		return nil, err
+	}
+	changes = config.Diff(old, next)
+	senders, err := a.senders(next)
+	if err != nil {
+		return nil, err
+	}
+	if !a.attached.isStarted() {
+		return nil, errors.New("redis is not there yet, so organisations cannot be changed; reload again when it is")
+	}
+	creds, err := a.credentials(ctx, next)
+	if err != nil {
+		return nil, err
+	}
+	fileChanges, err := a.applyFile(ctx, old, next)
+	if err != nil {
+		return nil, err
+	}
+	// From here on nothing fails.
+	if err := a.setKeys(next); err != nil {
+		return nil, err
+	}
+	if err := a.attached.system.SetCredentials(creds); err != nil {
+		return nil, err
+	}
+	a.attached.system.SetLimits(limitsOf(next))
+	if err := a.setRouter(senders, next); err != nil {
+		return nil, err
+	}
+	a.config.Store(next)
+	a.o.Level.Set(next.Log.Level)
+	return append(changes, fileChanges...), nil
+}
+
+func (a *app) setRouter(senders map[event.Channel]deliver.Sender, next *config.Config) error {
+	if err := a.router.SetPolicy(policyOf(next)); err != nil {
+		return fmt.Errorf("use delivery.retry: %w", err)
+	}
+	for _, ch := range event.Channels {
+		a.router.SetSender(ch, senders[ch])
+	}
+	return nil
+}
+
+// applyFile checks organisations against the new credentials, so the new
+// configuration must be visible while it does.
+func (a *app) applyFile(ctx context.Context, old, next *config.Config) ([]string, error) {
+	a.config.Store(next)
+	changes, err := a.service.ApplyFile(ctx, service.By{Who: "file", From: "reload"}, next.Organisations)
+	if err != nil {
+		a.config.Store(old)
+	}
+	return changes, err
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"dispatchd/config"
+)
+
+// Exit codes (README, man page).
+const (
+	exitOK    = 0
+	exitFail  = 1 // a failure at run time
+	exitUsage = 2 // bad usage or bad configuration
+)
+
+// listen binds host:port or unix:/path. A socket file that a killed process
+// left behind is replaced.
+func listen(address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if err := removeStaleSocket(path); err != nil {
+			return nil, err
+		}
+		ln, err := lc.Listen(context.Background(), "unix", path)
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			return nil, errors.Join(fmt.Errorf("restrict %s: %w", path, err), ln.Close())
+		}
+		return ln, nil
+	}
+	ln, err := lc.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return ln, nil
+}
+
+// removeStaleSocket removes a socket that nobody listens on.
+func removeStaleSocket(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.Mode().Type() != os.ModeSocket {
+		return nil // bind itself says what is wrong
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	d := net.Dialer{Timeout: time.Second}
+	if c, err := d.DialContext(context.Background(), "unix", path); err == nil {
+		return errors.Join(fmt.Errorf("%s is in use", path), c.Close())
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the stale %s: %w", path, err)
+	}
+	return nil
+}
+
+// newLogger logs to w: text for people, JSON for programs; under journald with
+// the level as its <N> prefix and without a time, since it has its own.
+func newLogger(w io.Writer, format string, terminal, journald bool) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	o := &slog.HandlerOptions{Level: level}
+	if journald {
+		w = &levelPrefix{w: w}
+		o.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
+			if len(groups) == 0 && attr.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return attr
+		}
+	}
+	if format == "json" || format == "auto" && !terminal && !journald {
+		return slog.New(slog.NewJSONHandler(w, o)), level
+	}
+	return slog.New(slog.NewTextHandler(w, o)), level
+}
+
+// levelPrefix puts syslog's level in front of every line, so that
+// `journalctl -p` works.
+type levelPrefix struct{ w io.Writer }
+
+// Write implements io.Writer; slog writes one line a call.
+func (l *levelPrefix) Write(line []byte) (int, error) {
+	prefix := "<6>"
+	switch text := string(line[:min(len(line), 64)]); {
+	case strings.Contains(text, "level=ERROR"), strings.Contains(text, `"level":"ERROR"`):
+		prefix = "<3>"
+	case strings.Contains(text, "level=WARN"), strings.Contains(text, `"level":"WARN"`):
+		prefix = "<4>"
+	case strings.Contains(text, "level=DEBUG"), strings.Contains(text, `"level":"DEBUG"`):
+		prefix = "<7>"
+	}
+	if _, err := l.w.Write(append([]byte(prefix), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// serve runs the daemon until a signal ends it and returns the exit code. TERM
+// and INT drain and end it, a second one ends it at once, HUP reloads.
+func serve(path string, stderr *os.File, terminal bool) int {
+	c, err := config.Load(path)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
+	log, level := newLogger(stderr, c.Log.Format, terminal, os.Getenv("JOURNAL_STREAM") != "")
+	level.Set(c.Log.Level)
+	for _, w := range c.Warnings {
+		log.Warn("configuration", "warning", w.Error())
+	}
+	if err := serveConfig(c, path, log, level); err != nil {
+		log.Error("dispatchd ends", "err", err)
+		return exitFail
+	}
+	return exitOK
+}
+
+func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.LevelVar) (err error) {
+	if c.Embedded() {
+		log.Warn("THIS IS A TRIAL: redis is embedded, everything is lost when dispatchd stops; set redis.url for real work")
+		if c.DataDir == "" {
+			dir, err := os.MkdirTemp("", "dispatchd-trial-")
+			if err != nil {
+				return fmt.Errorf("make a directory for the trial: %w", err)
+			}
+			c.DataDir = dir
+			defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		}
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make data_dir: %w", err)
+	}
+	made, err := config.EnsureKeys(c)
+	if err != nil {
+		return err
+	}
+	for _, m := range made {
+		log.Info("key made; keep a copy of it in a safe place", "path", m)
+	}
+	callback, err := listen(c.Listen.Callback)
+	if err != nil {
+		return err
+	}
+	admin, err := listen(c.Listen.Admin)
+	if err != nil {
+		return errors.Join(err, callback.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Stop(signals)
+	a, err := newApp(ctx, options{
+		Config: c, ConfigPath: path, Version: version, Logger: log, Level: level,
+		Callback: callback, Admin: admin, Notify: notifier(os.Getenv("NOTIFY_SOCKET"), log),
+	})
+	if err != nil {
+		return errors.Join(err, callback.Close(), admin.Close())
+	}
+	log.Info("dispatchd listens", "version", version, "callback", callback.Addr().String(), "admin", admin.Addr().String(), "data_dir", c.DataDir)
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	stopping := false
+	for {
+		select {
+		case err := <-done:
+			return err
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP && !stopping:
+				a.reloadOnSignal(ctx)
+			case sig == syscall.SIGHUP:
+			case stopping:
+				return errors.New("second signal: ended at once; what was under way is due again at the next start")
+			default:
+				log.Info("stopping: deliveries under way get 5 s", "signal", sig.String())
+				stopping = true
+				cancel()
+			}
+		}
+	}
+}
+
+// reloadOnSignal reloads; the service manager is always told that it is over.
+func (a *app) reloadOnSignal(ctx context.Context) {
+	a.o.Notify(reloadingState())
+	// reload itself logs what changed or what is wrong.
+	if _, err := a.reload(ctx); err != nil {
+		a.o.Notify("READY=1\nSTATUS=Working with the old configuration: the new one has errors")
+		return
+	}
+	a.o.Notify("READY=1\nSTATUS=Working")
+}
