@@ -172,9 +172,6 @@ func demo(ctx context.Context, o demoOptions, log *slog.Logger, level *slog.Leve
 		return err
 	}
 	d.header(callback.Addr(), adminLn.Addr(), dir)
-	if err := d.addUsers(ctx); err != nil {
-		return err
-	}
 	if err := d.play(ctx); err != nil {
 		return err
 	}
@@ -209,7 +206,8 @@ func (d *demoRun) header(callback, admin net.Addr, dir string) {
 	fmt.Fprintf(d.o.Out, `dispatchd demo: the daemon as in production, around it a simulated world (ORCID at %gx speed)
 
   callback listener  http://%s/hooks/…     ORCID's pings
-  admin listener     http://%s             metrics, health, /v1 (token: %s)
+  admin listener     http://%s             metrics, health, /v1
+  its token          %s
   simulated ORCID    %s/_sim/
   organisations      uni-healthy answers at once, uni-slow takes 400 ms,
                      uni-flaky fails half the time, institute-mail gets e-mail
@@ -246,12 +244,17 @@ func (d *demoRun) addUsers(ctx context.Context) error {
 	return nil
 }
 
-// play lets researchers edit until the time is up.
+// play adds the users and lets them edit until the time is up.
 func (d *demoRun) play(ctx context.Context) error {
-	// About five changes a second of real time.
-	if err := d.world.orcid.Traffic(sim.Activity{ChangesPerDay: 5 * 86_400 / d.o.Speed}); err != nil {
-		return err
-	}
+	added := make(chan error, 1)
+	go func() {
+		err := d.addUsers(ctx)
+		if err == nil {
+			// About five changes a second of real time.
+			err = d.world.orcid.Traffic(sim.Activity{ChangesPerDay: 5 * 86_400 / d.o.Speed})
+		}
+		added <- err
+	}()
 	every := 2 * time.Second
 	if d.o.Terminal {
 		every = 250 * time.Millisecond
@@ -262,13 +265,22 @@ func (d *demoRun) play(ctx context.Context) error {
 	if d.o.For > 0 {
 		end = time.After(d.o.For)
 	}
+	adding := true
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-d.app.failed:
 			return err
+		case err := <-added:
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+			adding = false
 		case <-end:
+			if adding {
+				return errors.New("the time was over before every user was added; try a longer --for or fewer --users")
+			}
 			return nil
 		case <-tick.C:
 			if err := d.show(ctx); err != nil {
@@ -388,7 +400,7 @@ func (d *demoRun) screen(s sample) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "registrations  %s %d/%d\n", bar(s.alive, s.users, 40), s.alive, s.users)
 	fmt.Fprintf(&b, "pings          %-8d refused %-6d in the log %-6d running %s\n\n", s.pings, s.refused, s.log, time.Since(d.began).Round(time.Second))
-	fmt.Fprintf(&b, "%-16s %-8s %8s %8s %8s %6s\n", "ORGANISATION", "CHANNEL", "TOLD", "WAITING", "UNDERWAY", "DEAD")
+	fmt.Fprintf(&b, "%-16s %-8s %8s %8s %8s %6s\n", "ORGANISATION", "CHANNEL", "SENT", "WAITING", "UNDERWAY", "DEAD")
 	for _, c := range s.channels {
 		fmt.Fprintf(&b, "%-16s %-8s %8d %8d %8d %6d  %s\n", c.org, c.channel, c.delivered, c.waiting, c.inFlight, c.dead, c.note)
 	}
