@@ -1,0 +1,191 @@
+// Package cli is the command line: it reads arguments, asks a running daemon's
+// admin listener, and shows the answer as a table for people or as the API's own
+// JSON for programs. It promises exit code 0 for fine, 1 for a failure or a
+// problem found, 2 for bad usage. Package daemon gives it what runs in the
+// process itself.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"dispatchd/internal/secret"
+)
+
+// The exit codes.
+const (
+	exitOK    = 0
+	exitFail  = 1
+	exitUsage = 2
+)
+
+// ExitCode is an error that has been shown already: only the code is left.
+type ExitCode int
+
+// Error implements error.
+func (c ExitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// Env is everything that a command takes from its surroundings. Stdin, Stdout
+// and Stderr must be set. A hook returns nil, an error to be printed (exit code
+// 1), or an ExitCode when it has said everything itself.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Getenv reads the environment. Default: it is empty.
+	Getenv func(string) string
+	// IsTerminal reports whether one of the three streams is a terminal.
+	// Default: none is.
+	IsTerminal func(stream any) bool
+	// Now is for showing how long ago something was. Default: time.Now.
+	Now func() time.Time
+	// Version is what `version` prints first.
+	Version string
+
+	// Serve runs the daemon.
+	Serve func(ctx context.Context, f ServeFlags) error
+	// Check checks a configuration file and says what it found.
+	Check func(ctx context.Context, f CheckFlags) error
+	// Demo runs the daemon in a simulated world.
+	Demo func(ctx context.Context, f DemoFlags) error
+	// Simulate runs a simulated ORCID registry.
+	Simulate func(ctx context.Context, f SimulateFlags) error
+	// ConfigExample prints the annotated example.
+	ConfigExample func(ctx context.Context) error
+	// ConfigShow prints the effective configuration of a file, without secrets.
+	ConfigShow func(ctx context.Context, path string) error
+	// Init makes a first configuration; nil leaves the command out.
+	Init func(ctx context.Context, f InitFlags) error
+	// AdminFromConfig reads where the admin listener of a configuration file is
+	// (as listen.admin or as a URL) and its token.
+	AdminFromConfig func(path string) (address string, token secret.Text, err error)
+}
+
+func (e *Env) defaults() {
+	if e.Getenv == nil {
+		e.Getenv = func(string) string { return "" }
+	}
+	if e.IsTerminal == nil {
+		e.IsTerminal = func(any) bool { return false }
+	}
+	if e.Now == nil {
+		e.Now = time.Now
+	}
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+// Error implements error.
+func (e *usageError) Error() string { return e.text }
+
+func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// left is how kong's --help comes out of the parser.
+type left int
+
+// session is one run of one command.
+type session struct {
+	env Env
+	ctx context.Context //nolint:containedctx // a session is one call
+	globals
+	app *kong.Kong
+	now func() time.Time
+}
+
+// Run runs one command and returns its exit code. It never ends the process.
+func Run(ctx context.Context, args []string, env Env) (code int) {
+	env.defaults()
+	root := &grammar{}
+	app, err := parser(root, env)
+	if err != nil {
+		fmt.Fprintln(env.Stderr, "dispatchd:", err)
+		return exitFail
+	}
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		c, ok := p.(left)
+		if !ok {
+			panic(p)
+		}
+		code = int(c)
+	}()
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	kctx, err := app.Parse(args)
+	if err != nil {
+		return report(env, "", usageOf(err))
+	}
+	s := &session{env: env, ctx: ctx, globals: root.globals, app: app, now: env.Now}
+	return report(env, kctx.Command(), kctx.Run(s))
+}
+
+// usageOf adds the command whose help is to be read.
+func usageOf(err error) error {
+	help := "dispatchd --help"
+	var pe *kong.ParseError
+	if errors.As(err, &pe) && pe.Context != nil {
+		if node := pe.Context.Selected(); node != nil {
+			help = node.FullPath() + " --help"
+		}
+	}
+	return usage("%s\nRead `%s`.", err, help)
+}
+
+// report shows an error to a person and picks the exit code.
+func report(env Env, _ string, err error) int {
+	var code ExitCode
+	var wrong *usageError
+	var told *apiError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	case errors.As(err, &told):
+		fmt.Fprint(env.Stderr, told.words())
+		return exitFail
+	case errors.As(err, &wrong):
+		fmt.Fprintln(env.Stderr, "dispatchd:", wrong.text)
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(env.Stderr, "dispatchd: interrupted")
+		return exitFail
+	}
+	fmt.Fprintln(env.Stderr, "dispatchd:", strings.TrimSuffix(err.Error(), "\n"))
+	return exitFail
+}
+
+// parser builds the command table.
+func parser(root *grammar, env Env) (*kong.Kong, error) {
+	options := []kong.Option{
+		kong.Name("dispatchd"),
+		kong.Description("Tells organisations when their researchers' ORCID records change."),
+		kong.Writers(env.Stdout, env.Stderr),
+		kong.Exit(func(code int) { panic(left(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: width}),
+		kong.ExplicitGroups([]kong.Group{
+			{Key: "run", Title: "Run:"},
+			{Key: "look", Title: "Look:"},
+			{Key: "change", Title: "Look at and change:"},
+			{Key: "self", Title: "About itself:"},
+		}),
+	}
+	if env.Init != nil {
+		options = append(options, kong.DynamicCommand("init", "Make a first configuration file and its keys.", "run", &initCmd{}))
+	}
+	app, err := kong.New(root, options...)
+	if err != nil {
+		return nil, fmt.Errorf("build the command table: %w", err)
+	}
+	return app, nil
+}
