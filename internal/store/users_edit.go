@@ -18,12 +18,13 @@ type Affiliated struct {
 	Affiliation event.Affiliation
 }
 
-// maxEditRounds bounds how often a record is edited anew because somebody else
-// was faster; each round means that somebody got on.
-const maxEditRounds = 100
+// maxConflicts bounds how often a record is edited anew because somebody else
+// was faster; each time means that somebody got on.
+const maxConflicts = 100
 
 // Affiliate joins the user to a.Org and asks for a look at the user from work
-// on (zero: does not ask). The member index is written before the record. When
+// on (zero: does not ask). The member index is written before the record, so
+// that a crash forgets nobody, and seen to be right after it. When
 // the user is affiliated already, only the personal data is updated: empty
 // fields leave what is there, neither AffiliatedAt nor Announce is set again,
 // no work is asked for, and added is false. A zero AffiliatedAt means now.
@@ -57,7 +58,7 @@ func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliate
 	}
 	edits := make([]userEdit, len(list))
 	for i := range list {
-		edits[i] = userEdit{id: ids[i], work: lowerWork(work)}
+		edits[i] = userEdit{id: ids[i]}
 		edits[i].apply = func(u *event.User) bool {
 			a := list[i].Affiliation
 			a.Org = orgID
@@ -68,6 +69,7 @@ func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliate
 			e.adds = !slices.ContainsFunc(u.Affiliations, func(b event.Affiliation) bool { return b.Org == orgID })
 			if e.adds {
 				u.Affiliations = append(u.Affiliations, a)
+				e.work = lowerWork(work)
 				return true
 			}
 			e.work = ""
@@ -77,6 +79,11 @@ func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliate
 	err = s.editUsers(ctx, s.scripts.userAdd, edits)
 	for i := range edits {
 		added[i] = edits[i].done && edits[i].adds
+	}
+	if err == nil {
+		// Once more, for somebody who took the user out just before and came to
+		// the index (and looked at the record, see leaveIndex) in between.
+		err = s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids)
 	}
 	if err != nil {
 		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
@@ -162,9 +169,9 @@ func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID
 }
 
 // leaveIndex takes users out of the member index whose records are not
-// affiliated any more. Somebody may affiliate one of them again just before its
-// number is taken out; then it is put back: a member too many is harmless, one
-// too few would be forgotten.
+// affiliated any more. Somebody may affiliate one of them again meanwhile:
+// whoever is second, the record's writer or the index's, puts the number back.
+// A member too many is harmless, one too few would be forgotten.
 func (s *Store) leaveIndex(ctx context.Context, orgID string, ids []orcid.ID) error {
 	if err := s.memberCalls(ctx, s.scripts.memberRemove, orgID, ids); err != nil {
 		return err
@@ -185,15 +192,17 @@ func (s *Store) leaveIndex(ctx context.Context, orgID string, ids []orcid.ID) er
 // userEdit is one record to be changed, whatever it is when its turn comes.
 type userEdit struct {
 	id orcid.ID
-	// raw is the record as it was last seen, with its ping; "" is none. A wrong
-	// guess costs one more round.
+	// raw is the record as it was last seen, with its ping; "" is none. An old
+	// one costs one more round. It may be a guess where apply has something to
+	// write to what is guessed, so that the guess is tried.
 	raw  string
-	work string // as userSaveBody takes it; apply may change it
+	work string // as userSaveBody takes it; apply may set it
 	// apply changes the user and reports whether there is anything to write. It
 	// is called once a round.
-	apply func(u *event.User) bool
-	adds  bool // apply's own note
-	done  bool // written, or nothing to write
+	apply     func(u *event.User) bool
+	adds      bool // apply's own note
+	done      bool // written, or nothing to write
+	conflicts int
 }
 
 // editUsers edits every record and writes it, again for those that were changed
@@ -203,41 +212,44 @@ func (s *Store) editUsers(ctx context.Context, sc *script, edits []userEdit) err
 	for i := range edits {
 		todo[i] = &edits[i]
 	}
-	for range maxEditRounds {
-		var open []*userEdit
+	for len(todo) > 0 {
+		var open, later []*userEdit
 		var list []*saving
+		busy := make(map[orcid.ID]bool, len(todo))
 		for _, e := range todo {
-			v, err := s.edited(ctx, e)
-			if err != nil {
-				return fmt.Errorf("user %s: %w", e.id, err)
-			}
-			if v == nil {
-				// A guess that there is no record is not knowledge: only apply
-				// that has nothing to do may end with it, and it was read.
-				e.done = true
+			if busy[e.id] { // edits of one user take effect in their order
+				later = append(later, e)
 				continue
 			}
-			open, list = append(open, e), append(list, v)
-		}
-		if len(list) == 0 {
-			return nil
+			busy[e.id] = true
+			v, err := s.edited(ctx, e)
+			switch {
+			case err != nil:
+				return fmt.Errorf("user %s: %w", e.id, err)
+			case v == nil:
+				e.done = true
+			default:
+				open, list = append(open, e), append(list, v)
+			}
 		}
 		err := s.saveUsers(ctx, sc, list)
-		todo = todo[:0]
+		var again []*userEdit
 		for i, e := range open {
 			e.done, e.raw = list[i].saved, list[i].found
-			if !e.done {
-				todo = append(todo, e)
+			if e.done {
+				continue
+			}
+			again = append(again, e)
+			if e.conflicts++; e.conflicts > maxConflicts && err == nil {
+				err = fmt.Errorf("user %s: %w", e.id, ErrConflict)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if len(todo) == 0 {
-			return nil
-		}
+		todo = append(again, later...)
 	}
-	return fmt.Errorf("user %s: %w", todo[0].id, ErrConflict)
+	return nil
 }
 
 // edited applies an edit to the record as it was last seen; nil means that
