@@ -5,12 +5,13 @@ package deliver
 
 import (
 	"context"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
 	"errors"
 	"net/http"
 	"strconv"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 )
 
 // Kind says how an attempt ended, as far as the channel can tell.

@@ -1,9 +1,10 @@
 package deliver
 
 import (
-	"dispatchd/internal/event"
 	"net/http"
 	"time"
+
+	"dispatchd/internal/event"
 )
 
 // Policy is how failures are met.

@@ -1,13 +1,14 @@
 package deliver
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
 	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"

@@ -1,10 +1,11 @@
 package deliver
 
 import (
-	"dispatchd/internal/event"
 	"errors"
 	"fmt"
 	"time"
+
+	"dispatchd/internal/event"
 
 	"github.com/prometheus/client_golang/prometheus"
 )

@@ -2,8 +2,6 @@ package deliver
 
 import (
 	"context"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,6 +9,9 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 
 	"github.com/prometheus/client_golang/prometheus"
 )

@@ -3,13 +3,14 @@ package deliver
 import (
 	"bytes"
 	"context"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"dispatchd/internal/org"
 	"encoding/json"
 	"fmt"
 	"html"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"dispatchd/internal/org"
 )
 
 // ExcerptBytes is how much of an answer is kept.

@@ -1,14 +1,15 @@
 package deliver
 
 import (
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 
 	"pgregory.net/rapid"
 )

@@ -3,7 +3,6 @@ package email
 import (
 	"context"
 	"crypto/tls"
-	"dispatchd/internal/deliver"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"dispatchd/internal/deliver"
 
 	gomail "github.com/wneessen/go-mail"
 )
@@ -33,7 +34,8 @@ func isRecipientRefusal(err error) bool {
 	return errors.As(err, &se) && se.Reason == gomail.ErrSMTPRcptTo && se.ErrorCode() >= 500
 }
 
-// answer makes of an error what the decision needs.
+// answer makes of an error what the decision needs; ctx is the attempt's, with
+// its deadline.
 func (s *Sender) answer(ctx context.Context, err error) deliver.Answer {
 	if err == nil {
 		return deliver.Answer{Kind: deliver.KindOK, Status: 250}

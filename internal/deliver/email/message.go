@@ -1,13 +1,14 @@
 package email
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
 	"fmt"
 	"html"
 	"strings"
 	"time"
 	"unicode"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 
 	gomail "github.com/wneessen/go-mail"
 )

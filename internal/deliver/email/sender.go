@@ -7,10 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/event"
-	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dispatchd/internal/deliver"
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 
 	gomail "github.com/wneessen/go-mail"
 )
@@ -130,7 +131,7 @@ func (s *Sender) attempt(ctx context.Context, o *org.Organisation, d event.Deliv
 		// it must not keep the news from the one who asked for it.
 		err = s.mail(limited, to, "", o, d, who)
 	}
-	return s.answer(ctx, err)
+	return s.answer(limited, err)
 }
 
 // recipients returns whom the message goes to, and the copy if there is one.
