@@ -19,9 +19,9 @@ const attemptAge = 90 * 24 * time.Hour
 // their excerpt, so that an organisation has at most 100 over its channels.
 const attemptLua = `
 local function remember(key, line, most, oldest)
-  redis.call('LPUSH', key, line)
-  redis.call('LTRIM', key, 0, most - 1)
-  local long = redis.call('LINDEX', key, 50)
+  local n = redis.call('LPUSH', key, line)
+  if n > most then redis.call('LTRIM', key, 0, most - 1) end
+  local long = n > 50 and redis.call('LINDEX', key, 50)
   local cut = long and string.find(long, '\n', 1, true)
   if cut then redis.call('LSET', key, 50, string.sub(long, 1, cut - 1)) end
   for _ = 1, 10 do

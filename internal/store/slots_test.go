@@ -79,6 +79,15 @@ func (b *slotBundle) enable(org string, chs ...event.Channel) {
 	}
 }
 
+func (b *slotBundle) ids(users ...uint64) []orcid.ID {
+	b.Helper()
+	out := make([]orcid.ID, len(users))
+	for i, u := range users {
+		out[i] = testID(b.T, u)
+	}
+	return out
+}
+
 // entry makes the id of a new intake log entry.
 func (b *slotBundle) entry() string {
 	b.entries++
