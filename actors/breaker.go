@@ -24,6 +24,9 @@ type breaker struct {
 	// until is the end of the hold that we set; zero when there is none or it
 	// was set before a restart (then nothing is claimed before its end anyway).
 	until time.Time
+	// written is what Redis has. A row of failures that has not tripped is
+	// written only when its actor is let go, and taken back by the next success.
+	written event.Breaker
 }
 
 // limit is how many deliveries the breaker allows in flight: one probe at a
@@ -48,17 +51,24 @@ type breakerEffects struct {
 // decideBreaker is the table of DESIGN §6: what an attempt means for the whole
 // channel. rnd is in [0,1) and spreads the holds.
 func decideBreaker(b breaker, o event.Outcome, now time.Time, rnd float64) (breaker, breakerEffects) {
+	b, e := judgeBreaker(b, o, now, rnd)
+	if e.persist {
+		b.written = b.Breaker
+	}
+	return b, e
+}
+
+func judgeBreaker(b breaker, o event.Outcome, now time.Time, rnd float64) (breaker, breakerEffects) {
 	var e breakerEffects
 	switch o.Result {
 	case event.Cancelled, event.Released:
 		return b, e // not an attempt
 	case event.Delivered:
+		e.persist = b.written != (event.Breaker{})
 		if b.Trips > 0 {
-			e.persist = true
 			e.recovered, e.since = b.NotifiedDown, b.HeldSince
 		}
-		e.persist = e.persist || b.Slow
-		return breaker{}, e
+		return breaker{written: b.written}, e
 	case event.Retry, event.Dead:
 	}
 	e.holdUntil = b.until
@@ -90,7 +100,7 @@ func decideBreaker(b breaker, o event.Outcome, now time.Time, rnd float64) (brea
 			b.Failures, b.FirstFailure.UTC().Format("2006-01-02 15:04 MST"), words(o))
 		// Whoever resumes the channel finds it as new.
 		e.persist, e.holdUntil, e.down = true, time.Time{}, false
-		b = breaker{Breaker: event.Breaker{Slow: b.Slow}}
+		b = breaker{Breaker: event.Breaker{Slow: b.Slow}, written: b.written}
 	}
 	return b, e
 }

@@ -16,6 +16,7 @@ const (
 	callTimeout  = 10 * time.Second // one call of a port, except for a delivery
 	claimBackoff = 250 * time.Millisecond
 	emptyPause   = 50 * time.Millisecond
+	maxRamp      = 1024
 	maxBackoff   = 10 * time.Second
 )
 
@@ -46,8 +47,12 @@ type channel struct {
 	// becomes due meanwhile is kept in due, which the claim had cleared.
 	claiming bool
 	flying   int
-	known    bool // breaker was loaded
-	breaker  breaker
+	// ramp bounds flying, too: one at first, twice as many after every success.
+	// A receiver that hangs has one place until it is known to be slow, not all
+	// that it might have had.
+	ramp    int
+	known   bool // breaker was loaded
+	breaker breaker
 	// effects are under way in their order; nothing is claimed until they are
 	// written, or a channel that was just held would be asked once more.
 	effects []effect
@@ -100,6 +105,7 @@ func (a *orgActor) start(c actor.Context) {
 		self := a.self
 		a.channels[i] = &channel{
 			index: i,
+			ramp:  1,
 			key:   event.ChannelKey{Org: a.key, Channel: ch},
 			seat:  a.sys.room.seat(func() { a.sys.send(self, m) }),
 		}
@@ -180,7 +186,7 @@ func (a *orgActor) pump(ch *channel) {
 	if o.Concurrency > 0 {
 		all = o.Concurrency
 	}
-	want := ch.breaker.limit(all) - ch.flying
+	want := min(ch.breaker.limit(all), ch.ramp) - ch.flying
 	if want <= 0 {
 		ch.seat.leave()
 		return
@@ -205,6 +211,9 @@ func (a *orgActor) settle() {
 	}
 	if next.IsZero() || next.After(now.Add(a.sys.tuning.horizon)) {
 		a.stopTimer()
+		if a.noteFailures() {
+			return // its end settles again
+		}
 		if !next.IsZero() {
 			a.sys.lookAt(next)
 		}
@@ -215,6 +224,19 @@ func (a *orgActor) settle() {
 		return
 	}
 	a.armTimer(now)
+}
+
+// noteFailures writes rows of failures that only this instance knows of; it
+// reports whether there were any.
+func (a *orgActor) noteFailures() (some bool) {
+	for _, ch := range a.channels {
+		if ch.known && ch.breaker.Breaker != ch.breaker.written {
+			ch.breaker.written = ch.breaker.Breaker
+			a.effect(ch, breakerEffect(ch.breaker.Breaker, breakerEffects{holdUntil: ch.breaker.until}))
+			some = true
+		}
+	}
+	return some
 }
 
 // armTimer arms it for the earliest due time to come; what is due already waits
@@ -268,20 +290,11 @@ func (a *orgActor) breakerLoaded(m breakerLoaded) {
 		a.failed(ch, m.err)
 	} else {
 		ch.known = true
-		ch.breaker = breakerAtRest(m.breaker)
+		ch.breaker = breaker{Breaker: m.breaker, written: m.breaker}
 		ch.seat.setSlow(ch.breaker.Slow)
 		a.pump(ch)
 	}
 	a.settle()
-}
-
-// breakerAtRest is what is taken from Redis: a row of failures that did not
-// trip is not written as it grows, so it says nothing after a restart.
-func breakerAtRest(b event.Breaker) breaker {
-	if b.Trips == 0 {
-		b = event.Breaker{Slow: b.Slow}
-	}
-	return breaker{Breaker: b}
 }
 
 // failed waits a while before the channel is tried again.
@@ -338,6 +351,12 @@ func (a *orgActor) judge(ch *channel, o *org.Organisation, out event.Outcome) {
 	b, e := decideBreaker(ch.breaker, out, now, rand.Float64())
 	ch.breaker = b
 	ch.seat.setSlow(b.Slow)
+	switch {
+	case out.Result == event.Delivered:
+		ch.ramp = min(2*ch.ramp, maxRamp)
+	case out.TimedOut:
+		ch.ramp = 1
+	}
 	if out.Suspend != "" && e.suspend == "" {
 		e.suspend = out.Suspend
 	}

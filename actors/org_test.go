@@ -1,0 +1,450 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/org"
+)
+
+func TestNewsAreDelivered(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var mails []string
+		var mu sync.Mutex
+		b.start(deliverFunc(func(_ context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			mails = append(mails, who.Email)
+			if o.ID != d.Org {
+				b.Error("another organisation's settings")
+			}
+			return event.Outcome{Result: event.Delivered}
+		}))
+		b.news(hook, 1, 20)
+		sleep(time.Millisecond)
+		if got := b.slots.results()[event.Delivered]; got != 20 || slices.Contains(mails, "") {
+			b.Errorf("%d delivered, to %v", got, mails)
+		}
+		// What is due later is found when it is due, with and without a hint.
+		for _, hinted := range []bool{true, false} {
+			b.slots.put(hook, time.Now().Add(40*time.Second), id(1))
+			if hinted {
+				b.sys.HintChannel(hook, time.Now().Add(40*time.Second))
+			}
+			sleep(39 * time.Second)
+			if b.slots.waiting(hook) != 1 {
+				b.Fatal("delivered too early")
+			}
+			sleep(1300 * time.Millisecond)
+			if b.slots.waiting(hook) != 0 {
+				b.Errorf("hinted %v: not delivered when due", hinted)
+			}
+		}
+	})
+}
+
+func TestConcurrencyIsBounded(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var now, most, places atomic.Int64
+		b.start(deliverFunc(func(ctx context.Context, _ *org.Organisation, d event.Delivery, _ event.Affiliation) event.Outcome {
+			for n := now.Add(1); ; {
+				m := most.Load()
+				if n <= m || most.CompareAndSwap(m, n) {
+					break
+				}
+			}
+			defer now.Add(-1)
+			pause(ctx, time.Second)
+			places.Store(max(places.Load(), int64(b.sys.Status().Places)))
+			return event.Outcome{Result: event.Delivered}
+		}), func(o *Options) { o.Limits = Limits{Concurrency: 3, MaxInFlight: 100} })
+		b.news(hook, 1, 9)
+		for _, want := range []int{1, 2, 3} { // a success doubles it
+			sleep(500 * time.Millisecond)
+			if st := b.sys.Status(); st.InFlight[event.Webhook] != want || st.Places != want {
+				b.Errorf("in flight %v, places %d, want %d", st.InFlight, st.Places, want)
+			}
+			sleep(500 * time.Millisecond)
+		}
+		sleep(time.Second)
+		if most.Load() != 3 || b.slots.results()[event.Delivered] != 9 {
+			b.Errorf("most %d, results %v", most.Load(), b.slots.results())
+		}
+		// While everything is busy, a hint costs no call.
+		b.news(hook, 20, 3)
+		sleep(500 * time.Millisecond)
+		claims := b.slots.count("claim")
+		for range 1000 {
+			b.sys.HintChannel(hook, time.Time{})
+		}
+		synctest.Wait()
+		if got := b.slots.count("claim"); got != claims {
+			b.Errorf("1000 hints to a busy channel made %d claims", got-claims)
+		}
+		if err := b.sys.SetLimits(Limits{Concurrency: 5, MaxInFlight: 2}); err != nil {
+			b.Fatal(err)
+		}
+		most.Store(0)
+		sleep(2 * time.Second)
+		b.news(hook, 40, 6)
+		sleep(10 * time.Second)
+		if most.Load() != 2 || b.slots.waiting(hook) != 0 {
+			b.Errorf("with max_in_flight 2: most %d, %d waiting", most.Load(), b.slots.waiting(hook))
+		}
+	})
+}
+
+func TestManyHungReceiversHoldUpNobody(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		for i := range 60 {
+			b.enable(fmt.Sprint("hung-", i), "main")
+		}
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, _ event.Delivery, _ event.Affiliation) event.Outcome {
+			if o.ID == "uni-a" {
+				return event.Outcome{Result: event.Delivered}
+			}
+			pause(ctx, 15*time.Second)
+			return event.Outcome{Result: event.Retry, RetryAt: time.Now().Add(time.Minute), TimedOut: true}
+		}), func(o *Options) { o.Limits = Limits{MaxInFlight: 32} })
+		for i := range 60 {
+			b.news(event.ChannelKey{Org: fmt.Sprint("hung-", i), Channel: event.Webhook}, 1000*(i+1), 20)
+		}
+		// Each has one place until its first timeout; then, all of them, half.
+		sleep(time.Minute)
+		began := time.Now()
+		b.news(hook, 1, 100)
+		for b.slots.waiting(hook) > 0 {
+			sleep(10 * time.Millisecond)
+			if time.Since(began) > 5*time.Second {
+				b.Fatalf("%d of 100 are still waiting: %+v", b.slots.waiting(hook), b.sys.Status())
+			}
+		}
+		if st := b.sys.Status(); st.InFlight[event.Webhook] > 16 {
+			b.Errorf("slow organisations have %d of 32 places", st.InFlight[event.Webhook])
+		}
+	})
+}
+
+func TestWhoIsNotAffiliatedIsCancelledAndAFailedLookUpIsNot(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.users.affiliate(id(2), false, "uni-b")
+		b.users.away = true
+		b.slots.put(hook, time.Now(), id(1), id(2), id(3))
+		b.sys.HintChannel(hook, time.Time{})
+		sleep(time.Second)
+		if got := b.slots.results(); got[event.Released] != 3 || len(got) != 1 {
+			b.Fatalf("with Redis away: %v", got)
+		}
+		b.users.mu.Lock()
+		b.users.away = false
+		b.users.mu.Unlock()
+		sleep(10 * time.Second)
+		if got := b.slots.results(); got[event.Delivered] != 1 || got[event.Cancelled] != 2 {
+			b.Errorf("after it came back: %v", got)
+		}
+	})
+}
+
+func TestWhatMayNotBeClaimedIsNot(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.dir.set(org.Organisation{ID: "off"})
+		forgot := errors.New("forgot")
+		b.guard.err.Store(&forgot)
+		for _, o := range []string{"off", "nobody", "uni-a"} {
+			b.news(event.ChannelKey{Org: o, Channel: event.Webhook}, 1, 1)
+		}
+		b.news(event.ChannelKey{Org: "uni-a", Channel: "pigeon"}, 1, 1)
+		sleep(time.Minute)
+		if n := b.slots.count("claim") + b.slots.count("ready"); n != 0 {
+			b.Errorf("%d calls while Redis is not trusted", n)
+		}
+		b.guard.err.Store(nil)
+		sleep(time.Minute)
+		if n := b.slots.count("claim"); n != 1 {
+			b.Errorf("%d claims, want that of uni-a only", n)
+		}
+	})
+}
+
+func TestBreakerHoldsProbesAndTells(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var attempts []time.Time
+		var mu sync.Mutex
+		var works atomic.Bool
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			mu.Lock()
+			attempts = append(attempts, time.Now())
+			mu.Unlock()
+			if works.Load() {
+				return delivered(ctx, o, d, who)
+			}
+			out := failing(ctx, o, d, who)
+			out.RetryAt = time.Now().Add(7 * time.Second)
+			return out
+		}), rarely)
+		b.news(hook, 1, 50)
+		sleep(2 * time.Minute)
+		mu.Lock()
+		n := len(attempts)
+		mu.Unlock()
+		sleep(2 * time.Hour)
+		mu.Lock()
+		probes := len(attempts) - n
+		mu.Unlock()
+		// 30 s doubling to 15 min, with a jitter of a tenth: about 13 in 2 hours.
+		if probes < 8 || probes > 16 {
+			b.Errorf("%d probes in two hours", probes)
+		}
+		if got := b.notices.list(); len(got) != 1 || got[0] != "down uni-a webhook: 500 status 500" {
+			b.Errorf("notices: %q", got)
+		}
+		works.Store(true)
+		sleep(20 * time.Minute)
+		if got := b.notices.list(); len(got) != 2 || got[1] != "recovered uni-a webhook" {
+			b.Errorf("notices: %q", got)
+		}
+		if b.slots.waiting(hook) != 0 || b.slots.channels[hook].breaker != (event.Breaker{}) {
+			b.Errorf("%d waiting, breaker %+v", b.slots.waiting(hook), b.slots.channels[hook].breaker)
+		}
+		writes := b.slots.count("set breaker")
+		b.news(hook, 100, 50)
+		sleep(time.Minute)
+		if b.slots.count("set breaker") != writes {
+			b.Error("success on a closed breaker is written")
+		}
+	})
+}
+
+func TestARestartDoesNotHammerADeadReceiver(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var n atomic.Int64
+		d := deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			n.Add(1)
+			pause(ctx, time.Second)
+			return failing(ctx, o, d, who)
+		})
+		b.slots.put(hook, time.Now()) // makes the channel
+		b.slots.channel(hook).breaker = event.Breaker{Failures: 30, FirstFailure: time.Now().Add(-time.Hour), Trips: 3, HeldSince: time.Now().Add(-30 * time.Minute)}
+		b.start(d)
+		b.news(hook, 1, 50)
+		sleep(90 * time.Second)
+		if n.Load() != 1 {
+			b.Errorf("%d attempts after the restart, want one probe", n.Load())
+		}
+	})
+}
+
+// rarely makes hours of virtual time cheap: recovery polls once in 10 s.
+func rarely(o *Options) {
+	o.tuning = tuning{pollEvery: 10 * time.Second, sweepEvery: 10 * time.Minute}
+}
+
+func TestFiveDaysOfFailureSuspendOnce(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			out := failing(ctx, o, d, who)
+			out.RetryAt = time.Now().Add(time.Hour)
+			return out
+		}), rarely)
+		b.news(hook, 1, 3)
+		sleep(6 * 24 * time.Hour)
+		said := b.notices.list()
+		if len(said) != 2 || !strings.HasPrefix(said[1], "suspended uni-a webhook: every one of ") {
+			b.Errorf("notices: %q", said)
+		}
+		if b.slots.channels[hook].holds[event.HoldSuspend] != event.Forever || b.slots.waiting(hook) != 3 {
+			b.Error("the channel is not held, or its news are gone")
+		}
+	})
+}
+
+func TestGoneSuspendsOnceAndRetryAfterHolds(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.enable("uni-b", "main")
+		var n, tries atomic.Int64
+		var fine atomic.Bool
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			if fine.Load() {
+				return delivered(ctx, o, d, who)
+			}
+			if o.ID == "uni-b" {
+				if tries.Add(1) > 8 {
+					return delivered(ctx, o, d, who)
+				}
+				return event.Outcome{Result: event.Retry, RetryAt: time.Now().Add(time.Second), HoldUntil: time.Now().Add(time.Minute)}
+			}
+			n.Add(1)
+			pause(ctx, time.Duration(n.Load())*100*time.Millisecond)
+			return event.Outcome{Result: event.Released, RetryAt: time.Now(), Suspend: "gone"}
+		}))
+		uniB := event.ChannelKey{Org: "uni-b", Channel: event.Webhook}
+		fine.Store(true)
+		b.news(hook, 1, 20)
+		b.news(uniB, 200, 20)
+		sleep(time.Second)
+		fine.Store(false)
+		b.news(hook, 1, 100)
+		b.news(uniB, 200, 100)
+		sleep(50 * time.Second)
+		if n.Load() != 8 || tries.Load() != 8 {
+			b.Errorf("%d POSTs to a receiver that is gone, %d to one that asked to wait, want 8 each (in flight)", n.Load(), tries.Load())
+		}
+		if got := b.notices.list(); len(got) != 1 || got[0] != "suspended uni-a webhook: gone" || b.slots.count("hold suspend") != 1 {
+			b.Errorf("notices %q, %d holds", got, b.slots.count("hold suspend"))
+		}
+		sleep(20 * time.Second)
+		if tries.Load() != 108 {
+			b.Errorf("%d POSTs after the wait", tries.Load())
+		}
+		// A person resumes: the next 410 suspends, and tells, again.
+		b.slots.set(func() { b.slots.channel(hook).holds[event.HoldSuspend] = time.Time{} })
+		b.sys.HintChannel(hook, time.Time{})
+		sleep(10 * time.Second)
+		if got := b.notices.list(); len(got) != 2 {
+			b.Errorf("notices after resume: %q", got)
+		}
+	})
+}
+
+func TestAnOutcomeIsWrittenOverAnOutage(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var n atomic.Int64
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			n.Add(1)
+			return delivered(ctx, o, d, who)
+		}))
+		b.slots.awayFor["finish"] = true
+		b.news(hook, 1, 1)
+		sleep(20 * time.Second)
+		b.slots.set(func() { b.slots.awayFor["finish"] = false })
+		sleep(10 * time.Second)
+		if b.slots.results()[event.Delivered] != 1 || n.Load() != 1 {
+			b.Errorf("results %v after %d attempts", b.slots.results(), n.Load())
+		}
+		// Redis away altogether: one line, and work goes on when it is back.
+		b.slots.set(func() { b.slots.away = true })
+		b.news(hook, 2, 1)
+		sleep(time.Minute)
+		b.slots.set(func() { b.slots.away = false })
+		sleep(11 * time.Second)
+		if b.slots.waiting(hook) != 0 {
+			b.Error("not delivered after the outage")
+		}
+		for _, line := range []string{"due deliveries cannot be looked for; trying again", "an organisation's slots cannot be claimed; trying again"} {
+			if got := b.log.count(line); got > 1 {
+				b.Errorf("%d lines %q", got, line)
+			}
+		}
+	})
+}
+
+func TestStopGivesBackWhatIsInFlight(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var cut atomic.Int64
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			took := time.Second
+			switch {
+			case d.ORCID.Base() > 100:
+				took = 0
+			case d.ORCID.Base()%2 == 0:
+				took = 14 * time.Second
+			}
+			if pause(ctx, took); ctx.Err() != nil {
+				cut.Add(1)
+				return event.Outcome{Result: event.Released, RetryAt: time.Now()}
+			}
+			return delivered(ctx, o, d, who)
+		}))
+		b.news(hook, 101, 20)
+		sleep(100 * time.Millisecond)
+		b.news(hook, 1, 30)
+		sleep(500 * time.Millisecond)
+		began := time.Now()
+		b.stop()
+		if took := time.Since(began); took != stopGrace {
+			b.Errorf("stopping took %s", took)
+		}
+		got := b.slots.results()
+		if cut.Load() != 4 || got[event.Released] != 4 || got[event.Delivered] != 24 || b.slots.waiting(hook) != 26 {
+			b.Errorf("cut %d, results %v, waiting %d", cut.Load(), got, b.slots.waiting(hook))
+		}
+		for u, s := range b.slots.channels[hook].slots {
+			if s.token != "" {
+				b.Errorf("%s is still claimed", u)
+			}
+		}
+		if b.sys.Alive(b.Context()) == nil {
+			b.Error("stopped actors say that they are alive")
+		}
+		b.sys.HintChannel(hook, time.Time{})
+		b.sys.HintUser(id(1), true)
+	})
+}
+
+func TestAPanicInADeliveryIsContained(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		var n atomic.Int64
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			if n.Add(1) == 1 {
+				panic("as the test wants")
+			}
+			return delivered(ctx, o, d, who)
+		}))
+		b.panics = 1
+		b.news(hook, 1, 3)
+		sleep(time.Minute + 5*time.Second) // the slot comes back with its lease
+		if b.slots.waiting(hook) != 0 || b.sys.Status().Places != 0 {
+			b.Errorf("%d waiting, %d places in use", b.slots.waiting(hook), b.sys.Status().Places)
+		}
+	})
+}
+
+func TestEverybodyIsAliveAndComesBackAfterPanics(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		if err := b.sys.Alive(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		// A message that its handler cannot bear, 11 times: it stops for good
+		// and the guardian starts another.
+		for range 11 {
+			b.sys.send(b.sys.recovery.Load(), pulse{closedAnswer()})
+			b.sys.send(b.sys.orgs[shard("uni-a", orgShards)].Load(), pulse{closedAnswer()})
+			b.sys.send(b.sys.credentials.Load(), pulse{closedAnswer()})
+		}
+		b.panics = 33
+		ctx, cancel := context.WithTimeout(b.Context(), 500*time.Millisecond)
+		if b.sys.Alive(ctx) == nil {
+			b.Error("stopped actors say that they are alive")
+		}
+		cancel()
+		sleep(2 * time.Second)
+		if err := b.sys.Alive(b.Context()); err != nil {
+			b.Error(err)
+		}
+		b.news(hook, 1, 10)
+		b.users.affiliate(id(99), false, "uni-a")
+		sleep(time.Minute)
+		if b.slots.waiting(hook) != 0 || len(b.orcid.list()) != 1 {
+			b.Errorf("%d waiting, requests %v", b.slots.waiting(hook), b.orcid.list())
+		}
+	})
+}
+
+func closedAnswer() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
