@@ -12,32 +12,32 @@ import (
 	"time"
 
 	"dispatchd/config"
+	"dispatchd/internal/cli"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/store"
 )
 
-// check reads a configuration file and says everything that is wrong with it;
-// online it also asks Redis, the mail server and ORCID. It changes nothing.
-func check(ctx context.Context, path string, online bool, out io.Writer) (warnings int, err error) {
-	c, err := config.Load(path)
-	if err != nil {
-		return 0, err
-	}
+// check says what a configuration amounts to; online it also asks Redis, the
+// mail server and ORCID. It changes nothing.
+func check(ctx context.Context, c *config.Config, path string, online bool, out io.Writer) error {
 	for _, w := range c.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", w.Error())
 	}
-	redisWord := c.Redis.URL
-	if c.Embedded() {
-		redisWord = "embedded (a trial: everything is lost at the end)"
+	where := c.Redis.URL
+	switch {
+	case c.Embedded():
+		where = "embedded (a trial: everything is lost at the end)"
+	case where == "":
+		where = strings.Join(c.Redis.Addresses, ", ")
 	}
-	fmt.Fprintf(out, "%s is valid: %d organisations, %d credentials, ORCID %s, redis %s\n",
-		path, len(c.Organisations), len(c.ORCID.Credentials), c.ORCID.Environment, redisWord)
+	fmt.Fprintf(out, "%s is valid\n  organisations %d\n  credentials   %d\n  ORCID         %s\n  redis         %s\n",
+		path, len(c.Organisations), len(c.ORCID.Credentials), c.ORCID.Environment, where)
 	if !online {
-		return len(c.Warnings), nil
+		return nil
 	}
-	return len(c.Warnings), checkOnline(ctx, c, out)
+	return checkOnline(ctx, c, out)
 }
 
 func checkOnline(ctx context.Context, c *config.Config, out io.Writer) error {
@@ -131,40 +131,10 @@ func adminOf(path string) (url string, token secret.Text, err error) {
 	return "http://" + net.JoinHostPort(host, port), c.Admin.Token, nil
 }
 
-// initKeys makes the keys that a configuration needs and are not there.
-func initKeys(path string, out io.Writer) error {
-	c, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	if c.DataDir == "" {
-		return errors.New("data_dir is not set, so there is nowhere to keep keys")
-	}
-	made, err := config.EnsureKeys(c)
-	if err != nil {
-		return err
-	}
-	for _, m := range made {
-		fmt.Fprintf(out, "made %s; keep a copy of it in a safe place\n", m)
-	}
-	if len(made) == 0 {
-		fmt.Fprintln(out, "all keys are there")
-	}
-	return nil
-}
-
-// simulateOptions are the flags of `dispatchd simulate-orcid`.
-type simulateOptions struct {
-	Listen   string
-	Speed    float64
-	Profiles int
-	Clients  []string // ID:SECRET
-}
-
 // simulate serves a simulated ORCID until ctx ends.
-func simulate(ctx context.Context, o simulateOptions, out io.Writer, log *slog.Logger) error {
+func simulate(ctx context.Context, o cli.SimulateFlags, out io.Writer, log *slog.Logger) error {
 	so := sim.Options{Logger: log, Speed: o.Speed}
-	for _, c := range o.Clients {
+	for _, c := range o.Client {
 		id, pass, ok := strings.Cut(c, ":")
 		if !ok || id == "" || pass == "" {
 			return fmt.Errorf("--client must be ID:SECRET (got %q)", id)

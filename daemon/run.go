@@ -2,34 +2,102 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/term"
+
+	"dispatchd/config"
+	"dispatchd/internal/cli"
 )
 
+// quietRedis drops what go-redis says by itself: every call's error reaches us
+// and is told once, with our words.
+type quietRedis struct{}
+
+// Printf implements go-redis's logger.
+func (quietRedis) Printf(context.Context, string, ...any) {}
+
+// run is the whole program but for os.Exit.
 func run(args []string) int {
-	if len(args) > 0 && args[0] == "serve" {
-		return serve(args[2], os.Stderr, true)
+	redis.SetLogger(quietRedis{})
+	// serve has its own signals; everything else simply ends.
+	ctx, stop := context.Background(), func() {}
+	if len(args) == 0 || args[0] != "serve" {
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	f, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	env := cli.Env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, IsTerminal: isTerminal, Version: version,
+		AdminFromConfig: adminOf,
+		Serve: func(_ context.Context, f cli.ServeFlags) error {
+			return code(serve(f.Config, os.Stderr, isTerminal(os.Stderr)))
+		},
+		Check:    runCheck,
+		Demo:     runDemo,
+		Simulate: runSimulate,
+		ConfigExample: func(context.Context) error {
+			_, err := os.Stdout.Write(config.Example())
+			return err
+		},
+		ConfigShow: func(_ context.Context, path string) error {
+			c, err := load(path)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(os.Stdout, c.Show())
+			return err
+		},
+	}
+	return cli.Run(ctx, args, env)
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// code is an exit code as the command line wants it.
+func code(n int) error {
+	if n == exitOK {
+		return nil
+	}
+	return cli.ExitCode(n)
+}
+
+// load reads a configuration; its mistakes are bad usage.
+func load(path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	var bad *config.Errors
+	if errors.As(err, &bad) {
+		fmt.Fprintln(os.Stderr, err)
+		return nil, code(exitUsage)
+	}
+	return c, err
+}
+
+func runCheck(ctx context.Context, f cli.CheckFlags) error {
+	c, err := load(f.File)
 	if err != nil {
-		panic(err)
+		return err
 	}
-	log, level := newLogger(f, "text", true, false)
-	o := demoOptions{Users: 500, Speed: 60, Out: os.Stdout}
-	if len(args) > 1 {
-		o.For, _ = time.ParseDuration(args[1])
-	}
-	if len(args) > 2 {
-		o.Terminal = true
-	}
-	if err := demo(ctx, o, log, level); err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	return 0
+	return check(ctx, c, f.File, f.Online, os.Stdout)
+}
+
+func runDemo(ctx context.Context, f cli.DemoFlags) error {
+	// The view is the demo's voice; the log is for what goes wrong.
+	log, level := newLogger(os.Stderr, "text", true, false)
+	level.Set(slog.LevelError)
+	return demo(ctx, demoOptions{For: f.For, Users: f.Users, Speed: f.Speed, Out: os.Stdout, Terminal: isTerminal(os.Stdout)}, log, level)
+}
+
+func runSimulate(ctx context.Context, f cli.SimulateFlags) error {
+	log, _ := newLogger(os.Stderr, "auto", isTerminal(os.Stderr), false)
+	return simulate(ctx, f, os.Stdout, log)
 }

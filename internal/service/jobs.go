@@ -18,6 +18,7 @@ const (
 	jobApply  = "apply"  // an organisation's switches changed: cancel, register, unregister
 	jobRemove = "remove" // an organisation goes
 	jobReplay = "replay" // dead letters are tried again
+	jobNotice = "notice" // a technical contact is told by mail
 )
 
 // The states of a job.
@@ -41,13 +42,22 @@ func newJob(kind, orgID string, now time.Time) store.Job {
 type runner struct {
 	mu      sync.Mutex
 	queue   []store.Job
-	busy    map[string]bool // organisations
+	busy    map[string]bool // by lockOf
 	running int
 	ctx     context.Context // of Run; nil before
 	wg      sync.WaitGroup
 }
 
 func (r *runner) init() { r.busy = map[string]bool{} }
+
+// lockOf names what a job has for itself while it runs: its organisation,
+// except for a notice, which changes nothing and may have to wait for long.
+func lockOf(j store.Job) string {
+	if j.Kind == jobNotice {
+		return j.ID
+	}
+	return j.Org
+}
 
 // Run takes up unfinished jobs and runs new ones until ctx ends; a job that is
 // cut off goes on at the next start.
@@ -102,19 +112,19 @@ func (s *Service) nextJobs() {
 	}
 	for i := 0; i < len(r.queue) && r.running < jobsAtOnce; {
 		j := r.queue[i]
-		if r.busy[j.Org] {
+		if r.busy[lockOf(j)] {
 			i++
 			continue
 		}
 		r.queue = slices.Delete(r.queue, i, i+1)
-		r.busy[j.Org] = true
+		r.busy[lockOf(j)] = true
 		r.running++
 		ctx := r.ctx
 		r.wg.Go(func() {
 			s.runJob(ctx, j)
 			r.mu.Lock()
 			r.running--
-			delete(r.busy, j.Org)
+			delete(r.busy, lockOf(j))
 			r.mu.Unlock()
 			s.nextJobs()
 		})
@@ -130,9 +140,19 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 			return
 		}
 		var own *Error
+		var later *errLater
 		switch {
 		case err == nil:
 			j.State = jobDone
+		case errors.As(err, &later):
+			if j.Failed == 1 {
+				s.log.Warn("a job is tried again later", "job", j.ID, "org", j.Org, "wait", later.wait, "err", later.err)
+			}
+			if err := s.saveCursor(ctx, &j); err != nil {
+				s.log.Warn("how often a job was tried could not be noted", "job", j.ID, "err", err)
+			}
+			s.jobLater(ctx, j, later.wait)
+			return
 		case errors.As(err, &own) && own.Code == CodeUnavailable || errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrForgot):
 			s.log.Warn("a job waits for redis", "job", j.ID, "err", err)
 			select {
@@ -157,6 +177,19 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 	}
 }
 
+// jobLater queues a job again after a while, without keeping a place.
+func (s *Service) jobLater(ctx context.Context, j store.Job, wait time.Duration) {
+	s.jobs.wg.Go(func() {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			s.startJob(j)
+		}
+	})
+}
+
 func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -171,6 +204,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.removeJob(ctx, j)
 	case jobReplay:
 		return s.replayJob(ctx, j)
+	case jobNotice:
+		return s.noticeJob(ctx, j)
 	}
 	return fmt.Errorf("unknown kind of job %q", j.Kind)
 }

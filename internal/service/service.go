@@ -89,7 +89,10 @@ type Options struct {
 	Directory *directory.Directory
 	Hints     Hints
 	Tester    Tester
-	Probe     Probe
+	// Mailer sends notices to technical contacts; nil when there is no mail
+	// server, then they stand in the log only.
+	Mailer Mailer
+	Probe  Probe
 	// Credentials returns the names of the configured ORCID credentials.
 	Credentials func() []string
 	Logger      *slog.Logger
