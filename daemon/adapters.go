@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"dispatchd/actors"
 	"dispatchd/internal/callback"
+	"dispatchd/internal/deliver/email"
 	"dispatchd/internal/deliver/webhook"
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
@@ -90,20 +90,16 @@ func (h *hints) HintUser(id orcid.ID, express bool) {
 	}
 }
 
-// notices writes what a contact should know to the log.
-type notices struct{ log *slog.Logger }
-
-// ChannelSuspended implements actors.Notices.
-func (n notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason string) {
-	n.log.Warn("channel suspended", "org", o.ID, "channel", ch, "reason", reason)
+// mailer sends notices through the e-mail channel.
+type mailer struct {
+	sender *atomic.Pointer[email.Sender]
 }
 
-// ChannelDown implements actors.Notices.
-func (n notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.Time, lastStatus int, answer string) {
-	n.log.Warn("channel down for an hour", "org", o.ID, "channel", ch, "since", since, "status", lastStatus, "answer", answer)
-}
-
-// ChannelRecovered implements actors.Notices.
-func (n notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
-	n.log.Info("channel recovered", "org", o.ID, "channel", ch, "down_since", since)
+// Mail implements service.Mailer.
+func (m mailer) Mail(ctx context.Context, to, subject, text, messageID string) error {
+	s := m.sender.Load()
+	if s == nil {
+		return service.ErrNoMail
+	}
+	return s.Notice(ctx, to, subject, text, messageID)
 }

@@ -18,6 +18,7 @@ import (
 	"dispatchd/internal/admin"
 	"dispatchd/internal/callback"
 	"dispatchd/internal/deliver"
+	"dispatchd/internal/deliver/email"
 	"dispatchd/internal/deliver/webhook"
 	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
@@ -45,6 +46,7 @@ type app struct {
 	keys      atomic.Pointer[callback.Keys]
 	clients   atomic.Pointer[map[string]string] // ORCID client id → credential
 	sender    atomic.Pointer[webhook.Sender]
+	mail      atomic.Pointer[email.Sender] // nil without a mail server
 	embedded  *embeddedRedis
 	store     *store.Store
 	spool     *spool.Spool
@@ -157,13 +159,14 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 
 // forgot is called once when Redis turns out not to be the one we know.
 func (a *app) forgot(reason string) {
+	a.attached.setProblem("Redis forgot: " + reason)
 	a.log.Error("REDIS FORGOT: fan-out, deliveries and every DELETE at ORCID have stopped; pings go to the spool; "+
 		"restore Redis, or run `dispatchd recover --accept-loss`", "reason", reason)
 }
 
 func (a *app) setService() error {
 	svc, err := service.New(service.Options{
-		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender},
+		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail},
 		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Logger:      a.log, Panics: a.metrics.panicked,

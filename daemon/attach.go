@@ -83,7 +83,6 @@ func (a *app) attachLoop(ctx context.Context) error {
 			return err
 		case errors.Is(err, store.ErrForgot):
 			// forgot() has shouted; recoverLoss goes on from here.
-			a.attached.setProblem(err.Error())
 			a.o.Notify("READY=1\nSTATUS=Redis forgot: pings go to the spool; run dispatchd recover")
 			return nil
 		case errors.Is(err, store.ErrAway):
@@ -143,7 +142,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	}
 	system, err := actors.Start(actors.Options{
 		Slots: a.store, Users: a.store, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
-		Notices: notices{a.log.With("component", "notices")}, Credentials: creds, Limits: limitsOf(a.config.Load()),
+		Notices: a.service.Notices(), Credentials: creds, Limits: limitsOf(a.config.Load()),
 		Now: a.store.Now, Panics: a.metrics.panicked, Logger: a.log, Registerer: a.reg,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -19,22 +20,57 @@ const emailTimeout = 30 * time.Second
 
 func (a *app) userAgent() string { return "dispatchd/" + a.o.Version }
 
+// channels are the senders of one configuration.
+type channels struct {
+	webhook *webhook.Sender
+	email   *email.Sender // nil without a mail server
+}
+
+func (c channels) senders() map[event.Channel]deliver.Sender {
+	m := map[event.Channel]deliver.Sender{event.Webhook: c.webhook}
+	if c.email != nil {
+		m[event.Email] = c.email
+	}
+	return m
+}
+
 // setDelivery makes the channels of the configuration.
 func (a *app) setDelivery(c *config.Config) error {
-	senders, err := a.senders(c)
+	ch, err := a.newChannels(c)
 	if err != nil {
 		return err
 	}
-	router, err := deliver.New(senders, policyOf(c), a.store.Now, rand.Float64, deliver.WithLogger(a.log), deliver.WithMetrics(a.reg))
+	router, err := deliver.New(ch.senders(), policyOf(c), a.store.Now, rand.Float64, deliver.WithLogger(a.log), deliver.WithMetrics(a.reg))
 	if err != nil {
 		return fmt.Errorf("prepare deliveries: %w", err)
 	}
 	a.router = router
+	a.sender.Store(ch.webhook)
+	a.mail.Store(ch.email)
+	a.stop.push("webhook connections", func(context.Context) error {
+		a.sender.Load().Close()
+		return nil
+	})
 	return nil
 }
 
-// senders makes the webhook channel, and e-mail when there is a mail server.
-func (a *app) senders(c *config.Config) (map[event.Channel]deliver.Sender, error) {
+// useChannels makes new channels the current ones; attempts under way end with
+// the old ones.
+func (a *app) useChannels(ch channels, c *config.Config) error {
+	if err := a.router.SetPolicy(policyOf(c)); err != nil {
+		return fmt.Errorf("use delivery.retry: %w", err)
+	}
+	senders := ch.senders()
+	for _, name := range event.Channels {
+		a.router.SetSender(name, senders[name])
+	}
+	a.mail.Store(ch.email)
+	a.sender.Swap(ch.webhook).Close()
+	return nil
+}
+
+// newChannels makes the webhook channel, and e-mail when there is a mail server.
+func (a *app) newChannels(c *config.Config) (channels, error) {
 	o := webhook.Options{
 		UserAgent: a.userAgent(), Timeout: c.Delivery.Timeout, SiteURL: c.ORCID.SiteURL, Now: a.store.Now,
 		Dialer: safedial.New(safedial.Options{AllowPrivate: c.Delivery.AllowPrivate}),
@@ -42,7 +78,7 @@ func (a *app) senders(c *config.Config) (map[event.Channel]deliver.Sender, error
 	if c.Delivery.Proxy != "" {
 		proxy, err := url.Parse(c.Delivery.Proxy)
 		if err != nil {
-			return nil, fmt.Errorf("use delivery.proxy: %w", err)
+			return channels{}, fmt.Errorf("use delivery.proxy: %w", err)
 		}
 		if c.Delivery.ProxyUsername != "" {
 			proxy.User = url.UserPassword(c.Delivery.ProxyUsername, c.Delivery.ProxyPassword.Reveal())
@@ -51,26 +87,25 @@ func (a *app) senders(c *config.Config) (map[event.Channel]deliver.Sender, error
 	}
 	w, err := webhook.New(o)
 	if err != nil {
-		return nil, fmt.Errorf("prepare webhooks: %w", err)
+		return channels{}, fmt.Errorf("prepare webhooks: %w", err)
 	}
-	a.sender.Store(w)
-	senders := map[event.Channel]deliver.Sender{event.Webhook: w}
 	if c.SMTP.Host == "" {
-		return senders, nil
+		return channels{webhook: w}, nil
 	}
 	m, err := email.New(email.Options{
 		Host: c.SMTP.Host, Port: c.SMTP.Port, Username: c.SMTP.Username, Password: c.SMTP.Password, TLS: c.SMTP.TLS,
 		From: c.SMTP.From, Timeout: emailTimeout, UserAgent: a.userAgent(), SiteURL: c.ORCID.SiteURL, Now: a.store.Now,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("prepare e-mail: %w", err)
+		w.Close()
+		return channels{}, fmt.Errorf("prepare e-mail: %w", err)
 	}
-	senders[event.Email] = m
-	return senders, nil
+	return channels{w, m}, nil
 }
 
 func policyOf(c *config.Config) deliver.Policy {
 	p := deliver.DefaultPolicy()
 	p.Retry = c.Delivery.Retry
+	p.Timeout = max(c.Delivery.Timeout, emailTimeout)
 	return p
 }

@@ -77,10 +77,10 @@ func (a *app) degraded() []service.Problem {
 		})
 	}
 	problem, since := a.attached.state()
-	switch err := a.store.Guard().Err(); {
-	case errors.Is(err, store.ErrForgot):
+	switch {
+	case a.store.Guard().Forgot():
 		out = append(out, service.Problem{
-			What: "Redis forgot: " + err.Error(), Since: since, Cost: "nothing is delivered, registered or unregistered; pings go to the spool",
+			What: problem, Since: since, Cost: "nothing is delivered, registered or unregistered; pings go to the spool",
 			Do: "restore Redis from its backup, or: dispatchd recover --accept-loss",
 		})
 	case problem != "":

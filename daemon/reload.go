@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"dispatchd/config"
-	"dispatchd/internal/deliver"
-	"dispatchd/internal/event"
 	"dispatchd/internal/service"
 )
 
@@ -41,10 +38,6 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 		return nil, err
 	}
 	changes = config.Diff(old, next)
-	senders, err := a.senders(next)
-	if err != nil {
-		return nil, err
-	}
 	if !a.attached.isStarted() {
 		return nil, errors.New("redis is not there yet, so organisations cannot be changed; reload again when it is")
 	}
@@ -52,34 +45,31 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	fileChanges, err := a.applyFile(ctx, old, next)
+	ch, err := a.newChannels(next)
 	if err != nil {
 		return nil, err
 	}
-	// From here on nothing fails.
+	fileChanges, err := a.applyFile(ctx, old, next)
+	if err != nil {
+		ch.webhook.Close()
+		return nil, err
+	}
+	// From here on only what config.Load has checked can fail: nothing.
 	if err := a.setKeys(next); err != nil {
 		return nil, err
 	}
 	if err := a.attached.system.SetCredentials(creds); err != nil {
 		return nil, err
 	}
-	a.attached.system.SetLimits(limitsOf(next))
-	if err := a.setRouter(senders, next); err != nil {
+	if err := a.attached.system.SetLimits(limitsOf(next)); err != nil {
+		return nil, err
+	}
+	if err := a.useChannels(ch, next); err != nil {
 		return nil, err
 	}
 	a.config.Store(next)
 	a.o.Level.Set(next.Log.Level)
 	return append(changes, fileChanges...), nil
-}
-
-func (a *app) setRouter(senders map[event.Channel]deliver.Sender, next *config.Config) error {
-	if err := a.router.SetPolicy(policyOf(next)); err != nil {
-		return fmt.Errorf("use delivery.retry: %w", err)
-	}
-	for _, ch := range event.Channels {
-		a.router.SetSender(ch, senders[ch])
-	}
-	return nil
 }
 
 // applyFile checks organisations against the new credentials, so the new

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -11,8 +12,11 @@ import (
 	"dispatchd/internal/store"
 )
 
+// ErrNoMail is a Mailer's answer when there is no mail server.
+var ErrNoMail = errors.New("no mail server is configured")
+
 // Mailer sends a plain mail to one address; the message id is the same for
-// every try of a mail.
+// every try of a mail. It returns ErrNoMail when there is no mail server.
 type Mailer interface {
 	Mail(ctx context.Context, to, subject, text, messageID string) error
 }
@@ -77,7 +81,7 @@ func (n Notices) tell(o *org.Organisation, ch event.Channel, kind, headline, tex
 	s := n.s
 	s.log.Warn("notice to the technical contact", "org", o.ID, "channel", string(ch), "notice", kind)
 	if s.o.Mailer == nil || o.TechnicalContact == "" {
-		return // said in the log and by `dispatchd status`
+		return
 	}
 	j := newJob(jobNotice, o.ID, s.o.Store.Now())
 	j.Args = map[string]string{
@@ -104,13 +108,9 @@ func (e *errLater) Unwrap() error { return e.err }
 
 // noticeJob makes one try to mail a notice.
 func (s *Service) noticeJob(ctx context.Context, j *store.Job) error {
-	if s.o.Mailer == nil {
-		return nil // the mail server was taken out of the configuration
-	}
 	err := s.o.Mailer.Mail(ctx, j.Args["to"], j.Args["subject"], j.Args["text"], j.ID)
-	if err == nil {
-		j.Done = 1
-		return nil
+	if err == nil || errors.Is(err, ErrNoMail) {
+		return nil // without a mail server the log and `dispatchd status` have said it
 	}
 	age := s.o.Store.Now().Sub(j.Created)
 	if age > noticeFor {

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -119,7 +120,10 @@ func (s *Service) Status(ctx context.Context) Status {
 		}
 	}
 	if err := s.fromRedis(ctx, &st); err != nil {
-		s.log.Warn("status is incomplete", "err", err)
+		var own *Error
+		if errors.As(err, &own) && own.Code == CodeForgot {
+			return st // Probe.Degraded has said so
+		}
 		st.Problems = append(st.Problems, Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"})
 	}
 	return st

@@ -79,7 +79,7 @@ func (g *Guard) trip(reason string) {
 			return
 		}
 		next := *old
-		next.err = fmt.Errorf("%s: %w", reason, ErrForgot)
+		next.err = fmt.Errorf("%w: %s", ErrForgot, reason)
 		if g.state.CompareAndSwap(old, &next) {
 			if g.onTrip != nil {
 				g.onTrip(reason)

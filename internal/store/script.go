@@ -16,7 +16,7 @@ import (
 var (
 	// ErrForgot says that this Redis is not the one we know: emptied, rolled
 	// back, or another database. Only `recover --accept-loss` ends it.
-	ErrForgot = errors.New("redis forgot: its mark is not ours")
+	ErrForgot = errors.New("redis forgot")
 	// ErrFenced says that another dispatchd has taken this Redis over since we
 	// started; nothing was written.
 	ErrFenced = errors.New("fenced: another dispatchd has taken over")
@@ -183,7 +183,7 @@ func (s *Store) classify(ctx context.Context, name string, err error) error {
 		case word == "NOSCRIPT":
 			return errNoScript
 		case word == "FORGOT":
-			s.guard.trip("the mark is gone or another's")
+			s.guard.trip("the mark of this installation is gone")
 			return fmt.Errorf("%s: %w", name, ErrForgot)
 		case word == "FENCED":
 			return fmt.Errorf("%s: %w", name, ErrFenced)

@@ -148,6 +148,11 @@ func (s *Sender) mail(ctx context.Context, to, cc string, o *org.Organisation, d
 	if err != nil {
 		return err
 	}
+	return s.hand(ctx, msg)
+}
+
+// hand gives a message to the mail server.
+func (s *Sender) hand(ctx context.Context, msg *gomail.Msg) error {
 	deadline, _ := ctx.Deadline()
 	c, err := s.client(ctx, deadline)
 	if err != nil {
