@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/sim/receiver"
 )
 
@@ -22,6 +25,7 @@ type fault struct {
 	// the rounds of the long one.
 	short, share int
 	strike       func(s *strike) error
+	late         int // orders the short version
 	// skip says why it cannot strike here; empty when it can.
 	skip string
 }
@@ -65,7 +69,7 @@ func faults(w *world) []fault {
 		{name: "redis CLIENT KILL", short: 1, share: 2, strike: killClients},
 		{name: "redis maxmemory", short: 1, share: 2, strike: fillRedis},
 		{name: "redis FLUSHALL", short: 1, share: 1, strike: emptyRedis},
-		{name: "redis rolled back", short: 1, share: 1, strike: rollRedisBack},
+		{name: "redis rolled back", short: 1, share: 1, late: 1, strike: rollRedisBack},
 		{name: "disk full, redis frozen", short: 1, share: 2, strike: fillDisk, skip: w.diskWhy},
 		{name: "one receiver hangs", short: 1, share: 2, strike: hangReceiver},
 		{name: "clock jump", skip: "the clock of the machine belongs to everything on it; a time namespace moves monotonic clocks only"},
@@ -261,17 +265,41 @@ func fillDisk(s *strike) error {
 	}
 	err := fill(ballast)
 	if err == nil {
-		before := s.w.books.answered(429)
-		err = within(8*time.Second, 10*time.Millisecond, func() error {
-			if s.w.books.answered(429) < before+5 {
-				return errors.New("no ping is refused with 429 though nothing can take it")
-			}
-			return nil
-		})
+		err = s.fillSpool()
 	}
 	err = errors.Join(err, os.Remove(ballast), s.w.redis.Thaw())
 	s.over = time.Now()
 	return err
+}
+
+// fillSpool pings strangers until the spool is full too: it has free pages, and
+// a user who waits in it takes no more room.
+func (s *strike) fillSpool() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	var next, refused atomic.Int64
+	next.Store(s.rng.Int64N(1 << 40))
+	var burst sync.WaitGroup
+	for range 32 {
+		burst.Go(func() {
+			for ctx.Err() == nil && refused.Load() < 5 {
+				id, err := orcid.FromBase(uint64(next.Add(1)))
+				if err != nil {
+					return
+				}
+				if status, err := s.w.post(s.w.url(id)); err == nil && status == 429 {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	burst.Wait()
+	if refused.Load() == 0 {
+		return errors.New("no ping is refused with 429 though nothing can take it")
+	}
+	// The load meets the full disk for a while.
+	rest(300 * time.Millisecond)
+	return nil
 }
 
 // fill writes a file until the disk is full.
