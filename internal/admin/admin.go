@@ -88,6 +88,7 @@ type Server struct {
 	handler http.Handler
 	refused rate.Sometimes // log lines about wrong tokens
 	cancel  context.CancelFunc
+	grace   time.Duration // shutdownGrace, but for tests
 }
 
 // New checks the options and builds the routes.
@@ -110,7 +111,7 @@ func New(o Options) (*Server, error) {
 	if o.Panics == nil {
 		o.Panics = func(string) {}
 	}
-	s := &Server{o: o, log: o.Logger.With("component", "admin")}
+	s := &Server{o: o, log: o.Logger.With("component", "admin"), grace: shutdownGrace}
 	s.refused.Interval = 10 * time.Second
 	s.handler = s.routes()
 	base, cancel := context.WithCancel(context.Background())
@@ -141,7 +142,7 @@ func (s *Server) Serve(ln net.Listener) error {
 // does not end in time is cut off, which it survives: it can be repeated. It may
 // be called twice.
 func (s *Server) Shutdown(ctx context.Context) error {
-	grace, cancel := context.WithTimeout(ctx, shutdownGrace)
+	grace, cancel := context.WithTimeout(ctx, s.grace)
 	defer cancel()
 	err := s.http.Shutdown(grace)
 	s.cancel()

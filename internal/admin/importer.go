@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"dispatchd/internal/service"
 )
@@ -41,34 +42,33 @@ func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 		return wrongType(r, "text/csv", ndjson)
 	}
 	rc := http.NewResponseController(w)
-	body := &steady{r.Body, rc}
+	body := &steady{body: r.Body, rc: rc}
 	var told bool // the answer has begun
 	var progress func(service.ImportReport)
 	streamed := strings.Contains(r.Header.Get("Accept"), ndjson)
 	if streamed {
-		// Without it the server would read the whole list before the first line
-		// of progress goes out.
-		if err := rc.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
 		progress = func(p service.ImportReport) {
 			p.BadLines = []service.BadLine{} // only the report lists them
 			s.line(w, r, &told, importLine{Progress: &p})
 		}
 	}
 	report, err := s.o.Service.Import(r.Context(), by(r), r.PathValue("id"), body, format, announce, progress)
-	setRead(rc, 0)
+	if !body.began {
+		return err // not a word of the list was read
+	}
+	// The answer goes out before the rest of a list that failed is read away, so
+	// that whoever still sends hears why.
+	defer body.drain()
 	var f *failure
 	if err != nil {
 		f = s.failureOf(r, err)
 		if report.Lines > 0 {
 			f.report = &report
 		}
-		if !told {
-			return f
-		}
 	}
 	switch {
+	case f != nil && !told:
+		s.answer(w, r, f)
 	case !streamed:
 		return s.send(w, r, http.StatusOK, report)
 	case f != nil:
@@ -95,16 +95,48 @@ func (s *Server) line(w http.ResponseWriter, r *http.Request, told *bool, v impo
 	}
 }
 
-// steady is a body that may take any time as a whole but must not stop.
+// maxDrain bounds what is read away of a list that failed, drainTime how long.
+const (
+	maxDrain  = 64 << 20
+	drainTime = 10 * time.Second
+)
+
+// steady is a body that may take any time as a whole but must not stop. From
+// its first byte on it may be read while the answer is written: otherwise the
+// server would read the whole list before the first line of progress goes out.
 type steady struct {
-	body io.Reader
-	rc   *http.ResponseController
+	body  io.Reader
+	rc    *http.ResponseController
+	began bool
+	ended bool
 }
 
 // Read implements io.Reader.
 func (b *steady) Read(p []byte) (int, error) {
+	if !b.began {
+		b.began = true
+		_ = b.rc.EnableFullDuplex() // only a writer of a test cannot
+	}
 	setRead(b.rc, readTimeout)
 	n, err := b.body.Read(p)
 	setRead(b.rc, 0)
+	b.ended = b.ended || err != nil
 	return n, err
+}
+
+// drain reads the rest away. net/http must not find an unread rest of a body
+// that was read in full duplex: it would watch the connection and read the next
+// request from it at the same time, and panic. What is too long for that costs
+// the connection.
+func (b *steady) drain() {
+	if b.ended {
+		return
+	}
+	_ = b.rc.Flush() // who cannot be told is gone
+	setRead(b.rc, drainTime)
+	_, err := io.CopyN(io.Discard, b.body, maxDrain)
+	if !errors.Is(err, io.EOF) {
+		panic(http.ErrAbortHandler)
+	}
+	setRead(b.rc, 0)
 }
