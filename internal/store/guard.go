@@ -172,13 +172,13 @@ func (s *Store) Attach(ctx context.Context) error {
 	case file.ID != "" && !file.Initialised && mark == "":
 		// The first start was cut off before Redis was marked: go on with it.
 	case file.ID == "":
-		return s.refuse("Redis holds the state of another installation (this data_dir has no canary)")
+		return s.refuse("it holds the state of another installation (this data_dir has no canary)")
 	case mark == "":
-		return s.refuse("Redis is empty or another database, but this data_dir has seen it filled")
+		return s.refuse("it is empty or another database, but this data_dir has seen it filled")
 	case id != file.ID:
-		return s.refuse("Redis belongs to another installation than this data_dir")
+		return s.refuse("it belongs to another installation than this data_dir")
 	case beat < file.Beat-beatTolerance.Milliseconds():
-		return s.refuse(fmt.Sprintf("Redis was rolled back by at least %s", time.Duration(file.Beat-beat)*time.Millisecond))
+		return s.refuse(fmt.Sprintf("it was rolled back by at least %s", time.Duration(file.Beat-beat)*time.Millisecond))
 	}
 	return s.take(ctx, file)
 }
@@ -191,6 +191,7 @@ func (s *Store) refuse(reason string) error {
 // Recover makes this Redis ours as it is, whatever it lost. It is what
 // `recover --accept-loss` calls, on a person's word only.
 func (s *Store) Recover(ctx context.Context) error {
+	s.guard.beat.Store(0) // connections are not compared any more; the guard stays tripped until take
 	if err := s.clock.sync(ctx, s); err != nil {
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
@@ -279,7 +280,7 @@ func (s *Store) Beat(ctx context.Context) error {
 		return err
 	}
 	if known := s.guard.beat.Load(); old < known-beatTolerance.Milliseconds() {
-		s.guard.trip(fmt.Sprintf("Redis was rolled back by at least %s", time.Duration(known-old)*time.Millisecond))
+		s.guard.trip(fmt.Sprintf("it was rolled back by at least %s", time.Duration(known-old)*time.Millisecond))
 		return s.guard.Err()
 	}
 	s.guard.beat.Store(max(now, old))
@@ -294,17 +295,19 @@ func (s *Store) checkConnection(ctx context.Context, cn *redis.Conn) error {
 		return nil
 	}
 	beat, err := cn.Get(ctx, s.keys.beat()).Int64()
-	if errors.Is(err, redis.Nil) {
-		s.guard.trip("Redis is empty or another database")
-		return nil // the guard stops every call; the connection itself is fine
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, redis.Nil):
+		s.guard.trip("it is empty or another database")
+	case err != nil:
 		return err
+	case beat < known-beatTolerance.Milliseconds():
+		s.guard.trip(fmt.Sprintf("it was rolled back by at least %s", time.Duration(known-beat)*time.Millisecond))
+	default:
+		return nil
 	}
-	if beat < known-beatTolerance.Milliseconds() {
-		s.guard.trip(fmt.Sprintf("Redis was rolled back by at least %s", time.Duration(known-beat)*time.Millisecond))
-	}
-	return nil
+	// The connection fails, or the very call that needed it would go through:
+	// it has asked the guard already.
+	return s.guard.Err()
 }
 
 // Keep beats, keeps the clock and the canary file until ctx ends. It needs an

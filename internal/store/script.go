@@ -194,6 +194,9 @@ func (s *Store) classify(ctx context.Context, name string, err error) error {
 		}
 		return fmt.Errorf("%s: redis answered: %s", name, text)
 	}
+	if errors.Is(err, ErrForgot) { // found while connecting, see checkConnection
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	if cause := context.Cause(ctx); cause != nil && errors.Is(cause, context.Canceled) {
 		return fmt.Errorf("%s: %w", name, cause)
 	}
