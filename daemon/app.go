@@ -106,6 +106,9 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	if err := a.setIntake(c); err != nil {
 		return nil, err
 	}
+	// Only now that everything is built may anybody ask.
+	go func() { a.ended("callback listener", a.intake.Serve(o.Callback)) }()
+	go func() { a.ended("admin listener", a.admin.Serve(o.Admin)) }()
 	return a, nil
 }
 
@@ -190,7 +193,6 @@ func (a *app) setAdmin() error {
 	}
 	a.admin = srv
 	a.stop.push("admin listener", srv.Shutdown)
-	go func() { a.ended("admin listener", srv.Serve(a.o.Admin)) }()
 	return nil
 }
 
@@ -211,7 +213,6 @@ func (a *app) setIntake(c *config.Config) error {
 		return fmt.Errorf("prepare the callback listener: %w", err)
 	}
 	a.intake = srv
-	go func() { a.ended("callback listener", srv.Serve(a.o.Callback)) }()
 	return nil
 }
 
