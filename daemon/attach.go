@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dispatchd/actors"
@@ -18,16 +19,15 @@ import (
 // actors, jobs, the drainer. It is started once, when Redis first answers; a
 // Redis that goes away later is waited for by each part itself.
 type attachment struct {
-	mu       sync.Mutex
-	problem  string    // why it has not been started yet; empty once it has
-	since    time.Time // of problem
-	started  bool
-	cancel   context.CancelFunc
-	running  sync.WaitGroup
-	system   *actors.System
-	drainer  *spool.Drainer
-	fanout   *fanout.Reader
-	readOnly bool
+	mu      sync.Mutex
+	problem string    // why it does not work; empty while it does
+	since   time.Time // of problem
+	started bool
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	system  *actors.System
+	drainer *spool.Drainer
+	fanout  atomic.Pointer[fanout.Reader] // read by every ping, so without the lock
 }
 
 func (at *attachment) init() {
@@ -56,10 +56,7 @@ func (at *attachment) isStarted() bool {
 
 // wakeFanout hints the reader of the intake log, once there is one.
 func (a *app) wakeFanout() {
-	a.attached.mu.Lock()
-	f := a.attached.fanout
-	a.attached.mu.Unlock()
-	if f != nil {
+	if f := a.attached.fanout.Load(); f != nil {
 		f.Wake()
 	}
 }
@@ -170,7 +167,8 @@ func (a *app) startAttached(ctx context.Context) error {
 		cancel()
 		return undo(err)
 	}
-	at.cancel, at.system, at.drainer, at.fanout = cancel, system, drainer, reader
+	at.cancel, at.system, at.drainer = cancel, system, drainer
+	at.fanout.Store(reader)
 	a.hints.system.Store(system)
 	at.running.Go(func() { a.store.Keep(work) })
 	at.running.Go(func() { reader.Run(work) })
@@ -202,13 +200,14 @@ func (a *app) recoverLoss(ctx context.Context) error {
 // time.
 func (at *attachment) stop(ctx context.Context) error {
 	at.mu.Lock()
-	defer at.mu.Unlock()
-	if !at.started {
+	started, system := at.started, at.system
+	at.mu.Unlock()
+	if !started {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	if err := at.system.Stop(ctx); err != nil {
+	if err := system.Stop(ctx); err != nil {
 		return fmt.Errorf("stop the actors: %w", err)
 	}
 	return nil
