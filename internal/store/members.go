@@ -22,8 +22,12 @@ func (s *Store) memberCall(sc *script, orgID string, args ...any) *call {
 	}
 }
 
-// memberCalls adds or removes users, one pipeline for all.
-func (s *Store) memberCalls(ctx context.Context, sc *script, orgID string, ids []orcid.ID) error {
+// memberCalls adds or removes users, one pipeline for all. It returns how many
+// had ever been removed when it began.
+func (s *Store) memberCalls(ctx context.Context, sc *script, orgID string, ids []orcid.ID) (removed int64, err error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
 	var calls []*call
 	for part := range slices.Chunk(ids, membersPerCall) {
 		c := s.memberCall(sc, orgID)
@@ -34,9 +38,9 @@ func (s *Store) memberCalls(ctx context.Context, sc *script, orgID string, ids [
 		calls = append(calls, c)
 	}
 	if err := s.do(ctx, calls...); err != nil {
-		return fmt.Errorf("change the member index: %w", err)
+		return 0, fmt.Errorf("change the member index: %w", err)
 	}
-	return nil
+	return calls[0].integer()
 }
 
 // Members returns up to n users of the member index after the cursor ("" from
@@ -135,13 +139,21 @@ func memberAnswer(c *call) (buckets int, list [][]uint64, err error) {
 
 // MemberCount returns how many users the member index of the organisation has.
 func (s *Store) MemberCount(ctx context.Context, orgID string) (int, error) {
+	members, _, err := s.memberSize(ctx, orgID)
+	return int(members), err
+}
+
+func (s *Store) memberSize(ctx context.Context, orgID string) (members, removed int64, err error) {
 	p := orgPartition(orgID)
 	c := &call{script: s.scripts.memberSize, mark: s.keys.mark(p), keys: []string{s.keys.memberMeta(p, orgID)}}
 	if err := s.do(ctx, c); err != nil {
-		return 0, fmt.Errorf("count the members of %s: %w", orgID, err)
+		return 0, 0, fmt.Errorf("count the members of %s: %w", orgID, err)
 	}
-	n, err := c.integer()
-	return int(n), err
+	n, err := c.ints(2)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count the members of %s: %w", orgID, err)
+	}
+	return n[0], n[1], nil
 }
 
 // DropMembers deletes the member index of an organisation. Its users must have

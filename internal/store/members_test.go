@@ -15,13 +15,13 @@ func TestMembersAreShownWhileTheIndexGrows(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		first, later := sequence(t, 3000)[:1000], sequence(t, 3000)[1000:]
-		if err := s.memberCalls(ctx, s.scripts.memberAdd, "uni-a", first); err != nil {
+		if _, err := s.memberCalls(ctx, s.scripts.memberAdd, "uni-a", first); err != nil {
 			t.Fatal(err)
 		}
 		for _, page := range []int{1000, 97, 450} {
 			seen, err := walkMembers(ctx, s, "uni-a", page, func() {
 				n := min(200, len(later)) // enough for a split between two pages
-				if err := s.memberCalls(ctx, s.scripts.memberAdd, "uni-a", later[:n]); err != nil {
+				if _, err := s.memberCalls(ctx, s.scripts.memberAdd, "uni-a", later[:n]); err != nil {
 					t.Fatal(err)
 				}
 				later = later[n:]
@@ -60,7 +60,7 @@ func TestDropMembersLeavesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Store) {
 		ctx, ids := context.Background(), sequence(t, 2000)
 		for _, o := range []string{"uni-a", "uni-ab"} {
-			if err := s.memberCalls(ctx, s.scripts.memberAdd, o, ids); err != nil {
+			if _, err := s.memberCalls(ctx, s.scripts.memberAdd, o, ids); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -53,7 +53,8 @@ func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliate
 		}
 		ids[i] = list[i].ORCID
 	}
-	if err := s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids); err != nil {
+	removed, err := s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids)
+	if err != nil {
 		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
 	}
 	edits := make([]userEdit, len(list))
@@ -81,9 +82,7 @@ func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliate
 		added[i] = edits[i].done && edits[i].adds
 	}
 	if err == nil {
-		// Once more, for somebody who took the user out just before and came to
-		// the index (and looked at the record, see leaveIndex) in between.
-		err = s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids)
+		err = s.stayInIndex(ctx, orgID, ids, removed)
 	}
 	if err != nil {
 		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
@@ -170,10 +169,10 @@ func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID
 
 // leaveIndex takes users out of the member index whose records are not
 // affiliated any more. Somebody may affiliate one of them again meanwhile:
-// whoever is second, the record's writer or the index's, puts the number back.
-// A member too many is harmless, one too few would be forgotten.
+// whoever is last, of this look at the records and stayInIndex, puts the number
+// back. A member too many is harmless, one too few would be forgotten.
 func (s *Store) leaveIndex(ctx context.Context, orgID string, ids []orcid.ID) error {
-	if err := s.memberCalls(ctx, s.scripts.memberRemove, orgID, ids); err != nil {
+	if _, err := s.memberCalls(ctx, s.scripts.memberRemove, orgID, ids); err != nil {
 		return err
 	}
 	users, err := s.Users(ctx, ids)
@@ -186,7 +185,19 @@ func (s *Store) leaveIndex(ctx context.Context, orgID string, ids []orcid.ID) er
 			back = append(back, ids[i])
 		}
 	}
-	return s.memberCalls(ctx, s.scripts.memberAdd, orgID, back)
+	_, err = s.memberCalls(ctx, s.scripts.memberAdd, orgID, back)
+	return err
+}
+
+// stayInIndex puts users whose records were just affiliated into the member
+// index again if anybody was taken out since they were put there first.
+func (s *Store) stayInIndex(ctx context.Context, orgID string, ids []orcid.ID, removed int64) error {
+	_, now, err := s.memberSize(ctx, orgID)
+	if err != nil || now == removed {
+		return err
+	}
+	_, err = s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids)
+	return err
 }
 
 // userEdit is one record to be changed, whatever it is when its turn comes.

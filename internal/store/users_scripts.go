@@ -183,7 +183,7 @@ return {redis.call('ZCARD', KEYS[3]), redis.call('HGETALL', KEYS[2])}
 `
 
 // memberAddBody: KEYS mark, buckets, meta; ARGV mark, then numbers. Adds each;
-// returns how many are new.
+// returns how many have ever been removed.
 var memberAddBody = `
 local added = 0
 for i = 2, #ARGV do
@@ -208,18 +208,19 @@ if added > 0 then
   end
   if nb ~= had then redis.call('HSET', KEYS[3], 'buckets', nb) end
 end
-return added
+return tonumber(redis.call('HGET', KEYS[3], 'removed') or '0')
 `
 
 // memberRemoveBody: KEYS mark, buckets, meta; ARGV mark, then numbers. Removes
-// each; returns how many there were.
+// each; returns how many have ever been removed.
 const memberRemoveBody = `
 local removed = 0
 for i = 2, #ARGV do
   removed = removed + redis.call('SREM', KEYS[2] .. ':' .. place(tonumber(ARGV[i]), nb, lv), ARGV[i])
 end
-if removed > 0 then redis.call('HINCRBY', KEYS[3], 'members', -removed) end
-return removed
+if removed == 0 then return tonumber(redis.call('HGET', KEYS[3], 'removed') or '0') end
+redis.call('HINCRBY', KEYS[3], 'members', -removed)
+return redis.call('HINCRBY', KEYS[3], 'removed', removed)
 `
 
 // memberPageBody: KEYS mark, buckets, meta; ARGV mark, bucket, how many. Returns
@@ -238,9 +239,10 @@ end
 return out
 `
 
-// memberSizeBody: KEYS mark, meta; ARGV mark. Returns the number of members.
+// memberSizeBody: KEYS mark, meta; ARGV mark. Returns the number of members and
+// how many have ever been removed.
 const memberSizeBody = `
-return tonumber(redis.call('HGET', KEYS[2], 'members') or '0')
+return {tonumber(redis.call('HGET', KEYS[2], 'members') or '0'), tonumber(redis.call('HGET', KEYS[2], 'removed') or '0')}
 `
 
 // membersDropBody: KEYS mark, buckets, meta; ARGV mark, bucket, how many.
