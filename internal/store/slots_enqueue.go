@@ -63,7 +63,6 @@ for i = at + entries + 1, #ARGV, 5 do
       end
       local gen = us
       for _, g in pairs(s.types) do if g >= gen then gen = g + 1 end end
-      if s.token and s.cgen >= gen then gen = s.cgen + 1 end
       s.types[t] = gen
       if t == 'C' and (not s.created or s.created < us) then s.created = us end
       if us > s.latest then s.latest = us end
