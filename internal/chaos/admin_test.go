@@ -24,7 +24,7 @@ type client struct {
 
 func newClient(addr, dataDir string) *client {
 	return &client{base: "http://" + addr, dataDir: dataDir, http: &http.Client{
-		Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Minute, // an import may be long
 	}}
 }
 

@@ -33,8 +33,9 @@ type setting struct {
 	timeout string
 	// smallDisk puts data_dir on a small file system, when that is possible.
 	smallDisk bool
-	announce  bool
+	paused    bool // the organisations' deliveries wait from the start
 	behaviour receiver.Behaviour
+	onRequest func(receiver.Request) // sees every POST; nil for none
 }
 
 // world is everything around the daemon, and the daemon. The generator of pings
@@ -86,7 +87,12 @@ func newWorld(t *testing.T, set setting) *world {
 	w.startSim()
 	w.books = newBooks(set)
 	w.books.know(w.index)
-	w.recv, err = receiver.Start(receiver.Options{Keep: -1, Behaviour: set.behaviour, OnRequest: w.books.received})
+	w.recv, err = receiver.Start(receiver.Options{Keep: -1, Behaviour: set.behaviour, OnRequest: func(r receiver.Request) {
+		w.books.received(r)
+		if set.onRequest != nil {
+			set.onRequest(r)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,6 +248,11 @@ func (w *world) makeOrganisations() error {
 		if err := w.api.do(http.MethodPut, "/v1/organisations/"+name, "", settings, nil); err != nil {
 			return err
 		}
+		if w.set.paused {
+			if err := w.api.do(http.MethodPost, "/v1/organisations/"+name+"/pause", "", nil, nil); err != nil {
+				return err
+			}
+		}
 		var csv strings.Builder
 		csv.WriteString("orcid,email,name\n")
 		want := 0
@@ -255,9 +266,6 @@ func (w *world) makeOrganisations() error {
 			continue
 		}
 		path := "/v1/organisations/" + name + "/users"
-		if w.set.announce {
-			path += "?announce=1"
-		}
 		var report struct{ Added, Known, Bad int }
 		if err := w.api.do(http.MethodPost, path, "text/csv", strings.NewReader(csv.String()), &report); err != nil {
 			return err
