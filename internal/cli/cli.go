@@ -123,10 +123,10 @@ func Run(ctx context.Context, args []string, env Env) (code int) {
 	}
 	kctx, err := app.Parse(args)
 	if err != nil {
-		return report(env, "", usageOf(err))
+		return report(env, usageOf(err))
 	}
 	s := &session{env: env, ctx: ctx, globals: root.globals, app: app, now: env.Now}
-	return report(env, kctx.Command(), kctx.Run(s))
+	return report(env, kctx.Run(s))
 }
 
 // usageOf adds the command whose help is to be read.
@@ -138,11 +138,13 @@ func usageOf(err error) error {
 			help = node.FullPath() + " --help"
 		}
 	}
-	return usage("%s\nRead `%s`.", err, help)
+	// An empty value of an enum is how kong says that a flag may be left out.
+	text := strings.ReplaceAll(err.Error(), `one of "",`, "one of ")
+	return usage("%s\nRead `%s`.", text, help)
 }
 
 // report shows an error to a person and picks the exit code.
-func report(env Env, _ string, err error) int {
+func report(env Env, err error) int {
 	var code ExitCode
 	var wrong *usageError
 	var told *apiError
@@ -152,16 +154,16 @@ func report(env Env, _ string, err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &told):
-		fmt.Fprint(env.Stderr, told.words())
+		told.show(env.Stderr)
 		return exitFail
 	case errors.As(err, &wrong):
-		fmt.Fprintln(env.Stderr, "dispatchd:", wrong.text)
+		complain(env.Stderr, wrong.text)
 		return exitUsage
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(env.Stderr, "dispatchd: interrupted")
+		complain(env.Stderr, "interrupted")
 		return exitFail
 	}
-	fmt.Fprintln(env.Stderr, "dispatchd:", strings.TrimSuffix(err.Error(), "\n"))
+	complain(env.Stderr, err.Error())
 	return exitFail
 }
 

@@ -213,24 +213,22 @@ func (c *client) failed(res *http.Response, raw []byte) error {
 // Error implements error.
 func (e *apiError) Error() string { return e.Detail }
 
-// words are for a person: what happened, every problem, what to do.
-func (e *apiError) words() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "dispatchd: %s\n", safe(e.Detail))
+// show is for a person: what happened, every problem, what to do.
+func (e *apiError) show(w io.Writer) {
+	complain(w, safe(e.Detail))
 	for _, p := range e.Problems {
-		if p.Key == "" {
-			fmt.Fprintf(&b, "  %s\n", safe(p.Why))
-			continue
+		text := safe(p.Why)
+		if p.Key != "" && p.Key != "body" {
+			text = safe(p.Key) + ": " + text
 		}
-		fmt.Fprintf(&b, "  %s: %s\n", safe(p.Key), safe(p.Why))
+		flow(w, "  ", "    ", text, false)
 	}
 	if e.Do != "" {
-		fmt.Fprintln(&b, safe(e.Do))
+		flow(w, "", "  ", e.Do, false)
 	}
 	if e.Status == http.StatusInternalServerError && e.ID != "" {
-		fmt.Fprintf(&b, "Look for id %s in the log.\n", safe(e.ID))
+		flow(w, "", "  ", "Look for id "+e.ID+" in the log.", false)
 	}
-	return b.String()
 }
 
 // ask sends a request and decodes the answer into out. With --json it prints

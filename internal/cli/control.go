@@ -103,8 +103,12 @@ func (c *credentialShowCmd) Run(s *session) error {
 			continue
 		}
 		for _, line := range [][2]string{
-			{"name", one.Name}, {"state", one.State}, {"detail", one.Detail}, {"since", clock(one.Since)},
-			{"rate per second", strconv.FormatFloat(one.Rate, 'f', -1, 64)}, {"waiting", number(one.Waiting)},
+			{"name", one.Name},
+			{"state", one.State},
+			{"detail", one.Detail},
+			{"since", clock(one.Since)},
+			{"rate per second", strconv.FormatFloat(one.Rate, 'f', -1, 64)},
+			{"waiting", number(one.Waiting)},
 		} {
 			wrap(s.env.Stdout, fmt.Sprintf("%-17s", line[0]), "                 ", orDash(line[1]))
 		}

@@ -36,8 +36,14 @@ func (*orgListCmd) Run(s *session) error {
 // orgTable lists organisations with the state of their channels.
 func (s *session) orgTable(now time.Time, list []service.View) {
 	columns := []column{
-		{title: "ORGANISATION", least: 12}, {title: "USERS", right: true}, {title: "WEBHOOK", least: 8}, {title: "E-MAIL", least: 8},
-		{title: "WAITING", right: true}, {title: "FLYING", right: true}, {title: "DEAD", right: true}, {title: "OLDEST", right: true},
+		{title: "ORGANISATION", least: 12},
+		{title: "USERS", right: true},
+		{title: "WEBHOOK", least: 8},
+		{title: "E-MAIL", least: 8},
+		{title: "WAITING", right: true},
+		{title: "FLYING", right: true},
+		{title: "DEAD", right: true},
+		{title: "OLDEST", right: true},
 	}
 	rows := make([][]string, 0, len(list))
 	for _, v := range list {
@@ -164,8 +170,14 @@ func (s *session) showChannels(v service.View) {
 	now := s.now()
 	s.printf("\n")
 	columns := []column{
-		{title: "CHANNEL"}, {title: "STATE"}, {title: "WAITING", right: true}, {title: "FLYING", right: true}, {title: "DEAD", right: true},
-		{title: "FAILURES", right: true}, {title: "OLDEST", right: true}, {title: "NEXT TRY"},
+		{title: "CHANNEL"},
+		{title: "STATE"},
+		{title: "WAITING", right: true},
+		{title: "FLYING", right: true},
+		{title: "DEAD", right: true},
+		{title: "FAILURES", right: true},
+		{title: "OLDEST", right: true},
+		{title: "NEXT TRY"},
 	}
 	var rows [][]string
 	for _, c := range v.Channels {

@@ -53,7 +53,7 @@ func (c *orgAddCmd) Run(s *session) error {
 	var e *apiError
 	switch {
 	case err == nil:
-		return fmt.Errorf("there is an organisation %q already; `dispatchd org set %s KEY=VALUE` changes it", c.ID, c.ID)
+		return fmt.Errorf("there is an organisation %q already\n`dispatchd org set %s KEY=VALUE` changes it", c.ID, c.ID)
 	case !errors.As(err, &e) || e.Status != http.StatusNotFound:
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *orgAddCmd) Run(s *session) error {
 	}
 	s.showOrg(v)
 	s.printf("\n")
-	wrap(s.env.Stdout, "", "", fmt.Sprintf("Made. Next: dispatchd org show %s --secrets (for its signing secret), dispatchd org test %s, dispatchd user import FILE --org %s", c.ID, c.ID, c.ID))
+	wrap(s.env.Stdout, "", "", fmt.Sprintf("Made. Next: `dispatchd org show %s --secrets` (for its signing secret), `dispatchd org test %s`, `dispatchd user import FILE --org %s`", c.ID, c.ID, c.ID))
 	return nil
 }
 
@@ -221,9 +221,9 @@ func setKey(in *service.Settings, read *secretReader, key, value string) error {
 	case "api.client_secret_file":
 		return setSecret(&in.API.ClientSecret, read, value)
 	case "webhook.apikey", "webhook.signing_secret", "webhook.headers", "api.client_secret":
-		return usage("%s may be secret, so it is not taken from the command line: write %s_file=FILE, or %s_file=- for standard input", key, key, key)
+		return usage("%s may be secret, so it is not taken from the command line.\nWrite %s_file=FILE, or %s_file=- for standard input.", key, key, key)
 	default:
-		return usage("there is no setting %q; there is %s", clip(key, 60), strings.Join(keyNames[:], ", "))
+		return usage("there is no setting %q. There is:\n  %s", clip(key, 60), strings.Join(keyNames[:], ", "))
 	}
 	return nil
 }
@@ -300,6 +300,9 @@ func (r *secretReader) secret(path string) (string, error) {
 	}
 	text = strings.TrimSpace(text)
 	if text == "" || strings.ContainsAny(text, "\r\n") {
+		if path == "-" {
+			path = "standard input"
+		}
 		return "", fmt.Errorf("%s must hold one line with the secret", path)
 	}
 	return text, nil

@@ -56,11 +56,12 @@ func (s *session) showStatus(st service.Status) {
 	if !st.Spool.Oldest.IsZero() {
 		s.printf(" (oldest %s)", age(st.Time, st.Spool.Oldest))
 	}
+	s.printf("\n")
 	var flying []string
 	for _, ch := range event.Channels {
 		flying = append(flying, fmt.Sprintf("%s %d", ch, st.Actors.InFlight[ch]))
 	}
-	s.printf(" · in flight: %s\n", strings.Join(flying, ", "))
+	s.printf("In flight: %s\n", strings.Join(flying, ", "))
 	s.printf("Registrations: %s\n", states(st.Registrations, st.Actors.Paused))
 	if len(st.Actors.Credentials) > 0 {
 		s.printf("\n")
@@ -94,7 +95,12 @@ func (s *session) showProblems(st service.Status) {
 			wrap(w, indent+"cost: ", indent+"      ", p.Cost)
 		}
 		if p.Do != "" {
-			wrap(w, indent+"next: ", indent+"      ", p.Do)
+			// A command to be copied stays in one line.
+			if strings.HasPrefix(p.Do, "dispatchd ") {
+				s.printf("%snext: %s\n", indent, safe(p.Do))
+			} else {
+				wrap(w, indent+"next: ", indent+"      ", p.Do)
+			}
 		}
 	}
 }
@@ -247,8 +253,13 @@ func (s *session) showLedger(l service.LedgerReport) {
 	s.equation("News", side{"came", []item{{"targets", l.Targets}, {"created", l.Created}, {"replayed", l.Replayed}}},
 		side{"went", []item{{"opened", l.Opened}, {"opened again", -l.Requeued}, {"coalesced", l.Coalesced}, {"ignored", ignored}}})
 	s.equation("Slots", side{"came", []item{{"opened", l.Opened}}}, side{"went", []item{
-		{"delivered", l.Delivered}, {"superseded", l.Superseded}, {"cancelled", l.Cancelled}, {"purged", l.Purged},
-		{"dropped", l.Dropped}, {"dead now", l.Dead}, {"pending now", l.Pending},
+		{"delivered", l.Delivered},
+		{"superseded", l.Superseded},
+		{"cancelled", l.Cancelled},
+		{"purged", l.Purged},
+		{"dropped", l.Dropped},
+		{"dead now", l.Dead},
+		{"pending now", l.Pending},
 	}})
 	s.equation("Pending slots", side{"counted", []item{{"by the books", l.CountedPending}}}, side{"there are", []item{{"in the queues", l.Pending}}})
 	s.equation("Dead letters", side{"counted", []item{{"by the books", l.CountedDead}}}, side{"there are", []item{{"in the lists", l.Dead}}})
@@ -265,23 +276,36 @@ func (s *session) showLedger(l service.LedgerReport) {
 	s.printf("Small differences while pings come in are on their way: look again in a moment.\n")
 }
 
-// equation prints both sides; parts that are zero are left out.
-func (s *session) equation(title string, sides ...side) {
+// equation prints both sides and by how much they differ; parts that are zero
+// are left out.
+func (s *session) equation(title string, left, right side) {
+	if d := left.sum() - right.sum(); d != 0 {
+		title += ": DIFFERS by " + number(d)
+	}
 	s.printf("%s\n", title)
-	for _, sd := range sides {
-		var sum int64
+	for _, sd := range []side{left, right} {
+		first := fmt.Sprintf("  %-9s %13s", sd.name, number(sd.sum()))
 		var parts []string
 		for _, it := range sd.items {
-			sum += it.n
-			if it.n != 0 || len(sd.items) == 1 {
+			if it.n != 0 {
 				parts = append(parts, number(it.n)+" "+it.name)
 			}
 		}
-		first := fmt.Sprintf("  %-9s %13s", sd.name, number(sum))
-		if text := strings.Join(parts, " + "); text != "" {
-			wrap(s.env.Stdout, first+" = ", strings.Repeat(" ", len(first)+3), strings.ReplaceAll(text, "+ -", "− "))
-		} else {
+		switch {
+		case len(sd.items) == 1:
+			s.printf("%s %s\n", first, sd.items[0].name)
+		case len(parts) == 0:
 			s.printf("%s\n", first)
+		default:
+			text := strings.ReplaceAll(strings.Join(parts, " + "), "+ -", "− ")
+			wrap(s.env.Stdout, first+" = ", strings.Repeat(" ", len(first)+3), text)
 		}
 	}
+}
+
+func (sd side) sum() (n int64) {
+	for _, it := range sd.items {
+		n += it.n
+	}
+	return n
 }

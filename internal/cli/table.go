@@ -124,31 +124,54 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// wrap prints text with a first prefix and later ones, broken at spaces.
-func wrap(w io.Writer, first, later, text string) {
+// wrap prints text with a first prefix and later ones, broken at spaces, and
+// within words that are wider than a line (a URL). What stands in backquotes is
+// a command to be copied and stays whole.
+func wrap(w io.Writer, first, later, text string) { flow(w, first, later, text, true) }
+
+// complain prints the lines of an error; words stay whole, so that paths can
+// be copied.
+func complain(w io.Writer, text string) {
+	first := "dispatchd: "
+	for line := range strings.Lines(text) {
+		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		flow(w, first+indent, indent+"  ", line, false)
+		first = ""
+	}
+}
+
+func flow(w io.Writer, first, later, text string, split bool) {
 	line, prefix := "", first
-	for _, word := range strings.Fields(safe(text)) {
-		room := width - textWidth(prefix)
+	for _, word := range words(safe(strings.TrimSpace(text))) {
 		switch {
 		case line == "":
 			line = word
-		case textWidth(line)+1+textWidth(word) <= room:
+		case textWidth(prefix)+textWidth(line)+1+textWidth(word) <= width:
 			line += " " + word
 		default:
 			fmt.Fprintln(w, prefix+line)
 			line, prefix = word, later
 		}
-		// A word without spaces (a URL) that is wider than the line is broken.
-		for room = width - textWidth(prefix); textWidth(line) > room; {
-			cut := strings.TrimSuffix(clip(line, room+1), "…")
+		for split && word[0] != '`' && textWidth(prefix)+textWidth(line) > width {
+			cut := strings.TrimSuffix(clip(line, width-textWidth(prefix)+1), "…")
 			fmt.Fprintln(w, prefix+cut)
 			line, prefix = line[len(cut):], later
-			room = width - textWidth(prefix)
 		}
 	}
 	if line != "" {
 		fmt.Fprintln(w, prefix+line)
 	}
+}
+
+// words are the words of a text; what stands in backquotes is one.
+func words(text string) []string {
+	quoted := false
+	return strings.FieldsFunc(text, func(r rune) bool {
+		if r == '`' {
+			quoted = !quoted
+		}
+		return r == ' ' && !quoted
+	})
 }
 
 // number writes n with commas.

@@ -101,7 +101,7 @@ func (c *userListCmd) Run(s *session) error {
 // goOn says how a list goes on.
 func (s *session) goOn(command, next string) {
 	if next != "" {
-		wrap(s.env.Stdout, "… there is more: ", "  ", command+" --cursor "+next)
+		s.printf("… there is more:\n  %s --cursor %s\n", safe(command), safe(next))
 	}
 }
 
