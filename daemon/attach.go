@@ -71,11 +71,10 @@ func (a *app) attachLoop(ctx context.Context) error {
 	for {
 		err := a.attach(ctx)
 		var unfit *store.Unfit
+		if err == nil || ctx.Err() != nil {
+			return nil //nolint:nilerr // cut off by shutdown
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			return nil
 		case errors.As(err, &unfit) && first:
 			return err
 		case errors.Is(err, store.ErrForgot):

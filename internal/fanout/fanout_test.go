@@ -3,7 +3,6 @@ package fanout
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -142,7 +141,7 @@ func setup(t *testing.T, quiet, keep time.Duration) bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	st, err := store.New(store.Options{URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: log})
 	if err != nil {
 		t.Fatal(err)

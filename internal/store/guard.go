@@ -118,7 +118,7 @@ func writeFileAtomic(path string, raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // it is gone already when all went well
 	_, err = tmp.Write(raw)
 	if err == nil {
 		err = tmp.Sync()

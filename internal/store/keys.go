@@ -51,7 +51,6 @@ func (k keys) bases() string       { return k.global() + "bases" }
 func (k keys) tokens() string      { return k.global() + "tokens" }
 func (k keys) jobs() string        { return k.global() + "jobs" }
 func (k keys) facts() string       { return k.global() + "facts" }
-func (k keys) sequence() string    { return k.global() + "sequence" }
 
 // Intake log keys.
 func (k keys) laneMark(l int) string   { return k.lane(l) + "mark" }
@@ -77,13 +76,17 @@ func (k keys) channel(p int, o string, ch event.Channel) string {
 }
 func (k keys) due(p int, o string, ch event.Channel) string   { return k.channel(p, o, ch) + "due" }
 func (k keys) slots(p int, o string, ch event.Channel) string { return k.channel(p, o, ch) + "slots" }
-func (k keys) dead(p int, o string, ch event.Channel) string  { return k.channel(p, o, ch) + "dead" }
+
+func (k keys) dead(p int, o string, ch event.Channel) string { return k.channel(p, o, ch) + "dead" }
+
 func (k keys) deadAt(p int, o string, ch event.Channel) string {
 	return k.channel(p, o, ch) + "dead-at"
 }
+
 func (k keys) control(p int, o string, ch event.Channel) string {
 	return k.channel(p, o, ch) + "control"
 }
+
 func (k keys) attempts(p int, o string, ch event.Channel) string {
 	return k.channel(p, o, ch) + "attempts"
 }

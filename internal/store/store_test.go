@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -28,7 +27,7 @@ func newStore(t testing.TB, url, dataDir string, change ...func(*Options)) *Stor
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{URL: url, DataDir: dataDir, Box: box, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	o := Options{URL: url, DataDir: dataDir, Box: box, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range change {
 		c(&o)
 	}
