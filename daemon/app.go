@@ -144,7 +144,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 		Username: c.Redis.Username, Password: c.Redis.Password, CAFile: c.Redis.CAFile, Prefix: c.Redis.Prefix,
 		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: c.DataDir,
 		DeadLetters: c.Delivery.DeadLetters, AttemptLog: c.Delivery.AttemptLog,
-		OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg,
+		OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare redis: %w", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"dispatchd/config"
 )
@@ -22,6 +23,9 @@ type options struct {
 	Callback, Admin net.Listener
 	// Notify tells the service manager; nil tells nobody.
 	Notify func(state string)
+
+	// now replaces Redis's time in tests; nil means Redis's time.
+	now func() time.Time
 }
 
 func (o *options) validate() error {
