@@ -1,7 +1,7 @@
 # make alone prints help: every target with ## behind it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short lint vet generate check-generated vuln deps clean
+.PHONY: help build bench demo test test-short lint vet generate check-generated vuln deps clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
@@ -20,6 +20,9 @@ demo: build ## see it work: simulated ORCID, 4 organisations, 500 researchers (n
 
 test: deps ## run every test with the race detector (installs redis-server when it can)
 	go test -race -timeout 10m ./...
+
+bench: deps ## measure the built daemon beside its baselines (under 8 minutes); writes bench/REPORT.md
+	go run ./bench -write
 
 vet: ## go vet
 	go vet ./...
