@@ -188,11 +188,30 @@ func (a *app) recoverLoss(ctx context.Context) error {
 	if !a.store.Guard().Forgot() {
 		return &service.Error{Code: service.CodeConflict, What: "Redis is the one this installation knows; there is nothing to recover."}
 	}
-	if err := a.store.Recover(ctx); err != nil {
-		return err
+	if err := a.recoverStore(ctx); err != nil {
+		return service.Explain("recover", err)
 	}
 	a.log.Warn("recovered: this redis is ours as it is, what it lost is lost")
 	return a.startAttached(ctx)
+}
+
+// recoverStore tries for a few seconds: a Redis that has just come back is
+// remembered as absent by the connection pool for a moment, and the person who
+// typed the command should not have to do it twice.
+func (a *app) recoverStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		err := a.store.Recover(ctx)
+		if !errors.Is(err, store.ErrAway) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // stop ends what takes new work out of Redis; deliveries under way get their

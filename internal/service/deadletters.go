@@ -23,7 +23,7 @@ func (s *Service) DeadLetters(ctx context.Context, orgID string, ch event.Channe
 	}
 	list, next, err := s.o.Store.DeadLetters(ctx, orgID, ch, cursor, n)
 	if err != nil {
-		return DeadLetterPage{}, wrap("list dead letters", err)
+		return DeadLetterPage{}, Explain("list dead letters", err)
 	}
 	if list == nil {
 		list = []store.DeadLetter{}
@@ -38,7 +38,7 @@ func (s *Service) Attempts(ctx context.Context, orgID string, ch event.Channel, 
 	}
 	list, err := s.o.Store.Attempts(ctx, orgID, ch, n)
 	if err != nil {
-		return nil, wrap("read the attempts", err)
+		return nil, Explain("read the attempts", err)
 	}
 	if list == nil {
 		list = []event.Attempt{}
@@ -63,7 +63,7 @@ func (s *Service) Replay(ctx context.Context, by By, orgID string, sel store.Sel
 		j.Args["since"] = sel.Since.Format(time.RFC3339Nano)
 	}
 	if err := s.o.Store.SaveJob(ctx, j); err != nil {
-		return store.Job{}, wrap("note the job", err)
+		return store.Job{}, Explain("note the job", err)
 	}
 	s.audit(by, "replay asked for", "org", orgID, "orcid", j.Args["orcid"], "since", j.Args["since"])
 	s.startJob(j)
@@ -112,7 +112,7 @@ func (s *Service) Purge(ctx context.Context, by By, orgID string, sel store.Sele
 			var n int
 			var err error
 			if n, more, err = s.o.Store.Purge(ctx, orgID, ch, sel, jobBatch); err != nil {
-				return total, wrap("purge dead letters", err)
+				return total, Explain("purge dead letters", err)
 			}
 			total += n
 		}

@@ -64,8 +64,8 @@ func invalid(what string, err error) *Error {
 	return e
 }
 
-// wrap turns a failure of a part below into an Error.
-func wrap(doing string, err error) error {
+// Explain turns a failure of a part below into an Error, in words for people.
+func Explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}

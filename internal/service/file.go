@@ -64,12 +64,12 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 		gone := clone(o)
 		for _, ch := range event.Channels {
 			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, vanished); err != nil {
-				return changes, wrap("suspend an organisation", err)
+				return changes, Explain("suspend an organisation", err)
 			}
 			gone.Suspensions = append(gone.Suspensions, org.Suspension{Channel: ch, Reason: vanished, Since: s.o.Store.Now()})
 		}
 		if err := s.o.Store.SaveOrganisation(ctx, gone); err != nil {
-			return changes, wrap("save the organisation", err)
+			return changes, Explain("save the organisation", err)
 		}
 		s.o.Directory.Put(gone)
 		s.audit(by, "suspended", "org", o.ID, "reason", vanished)
@@ -106,7 +106,7 @@ func (s *Service) endVanished(ctx context.Context, by By, o *org.Organisation, c
 		}
 		next, err := s.o.Store.SetHold(ctx, o.ID, x.Channel, event.HoldSuspend, timeZero, "")
 		if err != nil {
-			return wrap("end a suspension", err)
+			return Explain("end a suspension", err)
 		}
 		if !next.IsZero() {
 			s.o.Hints.HintChannel(event.ChannelKey{Org: o.ID, Channel: x.Channel}, next)

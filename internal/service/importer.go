@@ -73,7 +73,7 @@ func (s *Service) Import(ctx context.Context, by By, orgID string, r io.Reader, 
 		}
 		added, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
 		if err != nil {
-			return wrap("affiliate users", err)
+			return Explain("affiliate users", err)
 		}
 		for _, isNew := range added {
 			report.Lines++

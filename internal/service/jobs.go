@@ -64,7 +64,7 @@ func lockOf(j store.Job) string {
 func (s *Service) Run(ctx context.Context) error {
 	jobs, err := s.o.Store.Jobs(ctx)
 	if err != nil {
-		return wrap("read the jobs", err)
+		return Explain("read the jobs", err)
 	}
 	s.jobs.mu.Lock()
 	s.jobs.ctx = ctx
@@ -85,7 +85,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.jobs.mu.Unlock()
 	for _, id := range old {
 		if err := s.o.Store.DeleteJob(ctx, id); err != nil {
-			return wrap("forget an old job", err)
+			return Explain("forget an old job", err)
 		}
 	}
 	s.nextJobs()
@@ -320,7 +320,7 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 func (s *Service) Jobs(ctx context.Context) ([]store.Job, error) {
 	jobs, err := s.o.Store.Jobs(ctx)
 	if err != nil {
-		return nil, wrap("read the jobs", err)
+		return nil, Explain("read the jobs", err)
 	}
 	slices.SortFunc(jobs, func(a, b store.Job) int { return b.Created.Compare(a.Created) })
 	return jobs, nil

@@ -57,7 +57,7 @@ func (s *Service) Organisation(ctx context.Context, id string) (View, error) {
 	}
 	v := view(o)
 	if v.Users, err = s.o.Store.MemberCount(ctx, id); err != nil {
-		return View{}, wrap("count users", err)
+		return View{}, Explain("count users", err)
 	}
 	if v.Channels, err = s.channels(ctx, []*org.Organisation{o}); err != nil {
 		return View{}, err
@@ -77,7 +77,7 @@ func (s *Service) Organisations(ctx context.Context) ([]View, error) {
 		views[i] = view(o)
 		views[i].Channels = channels[i*len(event.Channels) : (i+1)*len(event.Channels)]
 		if views[i].Users, err = s.o.Store.MemberCount(ctx, o.ID); err != nil {
-			return nil, wrap("count users", err)
+			return nil, Explain("count users", err)
 		}
 	}
 	return views, nil
@@ -207,12 +207,12 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	if needsSweep(old, &next) {
 		j := newJob(jobApply, next.ID, s.o.Store.Now())
 		if err := s.o.Store.SaveJob(ctx, j); err != nil {
-			return wrap("note the job", err)
+			return Explain("note the job", err)
 		}
 		job = &j
 	}
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
-		return wrap("save the organisation", err)
+		return Explain("save the organisation", err)
 	}
 	s.o.Directory.Put(next)
 	if err := s.switchChannels(ctx, &next); err != nil {
@@ -230,7 +230,7 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 func (s *Service) switchChannels(ctx context.Context, o *org.Organisation) error {
 	for _, ch := range event.Channels {
 		if err := s.o.Store.SetChannel(ctx, o.ID, ch, o.Enabled(ch)); err != nil {
-			return wrap("switch the channel", err)
+			return Explain("switch the channel", err)
 		}
 	}
 	return nil
@@ -340,13 +340,13 @@ func (s *Service) RemoveOrganisation(ctx context.Context, by By, id string) erro
 	}
 	job := newJob(jobRemove, id, s.o.Store.Now())
 	if err := s.o.Store.SaveJob(ctx, job); err != nil {
-		return wrap("note the job", err)
+		return Explain("note the job", err)
 	}
 	// Disabled first, so that nothing new is opened while it goes.
 	next := clone(old)
 	next.Webhook.Enabled, next.Email.Enabled = false, false
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
-		return wrap("save the organisation", err)
+		return Explain("save the organisation", err)
 	}
 	s.o.Directory.Put(next)
 	if err := s.switchChannels(ctx, &next); err != nil {
@@ -381,7 +381,7 @@ func (s *Service) hold(ctx context.Context, by By, id string, ch event.Channel, 
 		}
 		next, err := s.o.Store.SetHold(ctx, id, one, h, until, reason)
 		if err != nil {
-			return wrap("hold the channel", err)
+			return Explain("hold the channel", err)
 		}
 		if !next.IsZero() {
 			s.o.Hints.HintChannel(event.ChannelKey{Org: id, Channel: one}, next)
@@ -404,7 +404,7 @@ func (s *Service) RotateSecret(ctx context.Context, by By, id string) (secret.Te
 	next.Webhook.OldSigningSecret = old.Webhook.SigningSecret
 	next.Webhook.SigningSecret = newSigningSecret()
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
-		return "", wrap("save the organisation", err)
+		return "", Explain("save the organisation", err)
 	}
 	s.o.Directory.Put(next)
 	s.audit(by, "signing secret rotated", "org", id)

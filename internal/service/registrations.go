@@ -18,7 +18,7 @@ type RegistrationReport struct {
 func (s *Service) Registrations(ctx context.Context) (RegistrationReport, error) {
 	totals, err := s.o.Store.RegistrationTotals(ctx)
 	if err != nil {
-		return RegistrationReport{}, wrap("count registrations", err)
+		return RegistrationReport{}, Explain("count registrations", err)
 	}
 	r := RegistrationReport{States: map[string]int64{}}
 	for state, n := range totals {

@@ -130,7 +130,7 @@ func (s *Service) Load(ctx context.Context) error {
 	defer s.changing.Unlock()
 	all, err := s.o.Store.Organisations(ctx)
 	if err != nil {
-		return wrap("load the organisations", err)
+		return Explain("load the organisations", err)
 	}
 	known := map[string]bool{}
 	for _, o := range all {

@@ -68,7 +68,7 @@ func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Cha
 	}
 	states, err := s.o.Store.Channels(ctx, keys)
 	if err != nil {
-		return nil, wrap("read the channels", err)
+		return nil, Explain("read the channels", err)
 	}
 	now := s.o.Store.Now()
 	out := make([]Channel, len(states))
@@ -189,7 +189,7 @@ func (s *Service) Ledger(ctx context.Context) (LedgerReport, error) {
 	}
 	l, err := s.o.Store.Ledger(ctx, ids)
 	if err != nil {
-		return LedgerReport{}, wrap("sum the ledger", err)
+		return LedgerReport{}, Explain("sum the ledger", err)
 	}
 	r := LedgerReport{Ledger: l, Differences: l.Differences()}
 	if f := s.o.Probe.Spool; f != nil {

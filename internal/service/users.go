@@ -47,7 +47,7 @@ func (s *Service) AddUser(ctx context.Context, by By, orgID string, id orcid.ID,
 		Org: orgID, Email: p.Email, EPPN: p.EPPN, Name: p.Name, AffiliatedAt: now, Announce: true,
 	}, now)
 	if err != nil {
-		return false, wrap("affiliate the user", err)
+		return false, Explain("affiliate the user", err)
 	}
 	s.audit(by, "user added", "org", orgID, "orcid", id, "new", added)
 	s.o.Hints.HintUser(id, true)
@@ -62,10 +62,10 @@ func (s *Service) RemoveUser(ctx context.Context, by By, orgID string, id orcid.
 	}
 	removed, err := s.o.Store.Unaffiliate(ctx, id, orgID, s.o.Store.Now())
 	if err != nil {
-		return wrap("remove the user", err)
+		return Explain("remove the user", err)
 	}
 	if _, err := s.o.Store.CancelUser(ctx, orgID, id); err != nil {
-		return wrap("cancel what waits for the user", err)
+		return Explain("cancel what waits for the user", err)
 	}
 	if !removed {
 		return notFound("%s is not a user of organisation %q.", id, orgID)
@@ -101,11 +101,11 @@ func (s *Service) Users(ctx context.Context, orgID, cursor string, n int) (UserP
 	}
 	ids, next, err := s.o.Store.Members(ctx, orgID, cursor, n)
 	if err != nil {
-		return UserPage{}, wrap("list users", err)
+		return UserPage{}, Explain("list users", err)
 	}
 	users, err := s.o.Store.Users(ctx, ids)
 	if err != nil {
-		return UserPage{}, wrap("read users", err)
+		return UserPage{}, Explain("read users", err)
 	}
 	page := UserPage{Users: []UserRow{}, Next: next}
 	for _, u := range users {
@@ -167,7 +167,7 @@ type StoryRegistration struct {
 func (s *Service) User(ctx context.Context, id orcid.ID) (Story, error) {
 	u, err := s.o.Store.User(ctx, id)
 	if err != nil {
-		return Story{}, wrap("read the user", err)
+		return Story{}, Explain("read the user", err)
 	}
 	if u == nil {
 		return Story{}, notFound("Nothing is known of %s.", id)
@@ -178,7 +178,7 @@ func (s *Service) User(ctx context.Context, id orcid.ID) (Story, error) {
 		for _, ch := range event.Channels {
 			attempts, err := s.o.Store.Attempts(ctx, a.Org, ch, 1000)
 			if err != nil {
-				return Story{}, wrap("read the attempts", err)
+				return Story{}, Explain("read the attempts", err)
 			}
 			for _, t := range attempts {
 				if t.ORCID == id {
