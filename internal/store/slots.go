@@ -155,10 +155,10 @@ type slotState struct {
 func parseSlot(text string) (slotState, error) {
 	var st slotState
 	f := strings.Split(text, ";")
-	if len(f) < 2 || len(f) > 12 {
+	if len(f) < 2 || len(f) > 13 {
 		return st, fmt.Errorf("slot %q is damaged", text)
 	}
-	f = append(f, make([]string, 12-len(f))...)
+	f = append(f, make([]string, 13-len(f))...)
 	var failed error
 	num := func(s string, base int64) int64 {
 		if s == "" {
@@ -184,9 +184,9 @@ func parseSlot(text string) (slotState, error) {
 	st.created = num(f[3], st.latest)
 	st.attempts = int(num(f[4], 0))
 	st.firstAttempt = num(f[5], 0)
-	if st.token = f[7]; st.token != "" && f[8] != "" {
-		st.claimed = codeType(f[8][0])
-		st.generation = num(f[9], st.latest)
+	if st.token = f[8]; st.token != "" && f[9] != "" {
+		st.claimed = codeType(f[9][0])
+		st.generation = num(f[10], st.latest)
 	}
 	return st, failed
 }

@@ -52,7 +52,7 @@ for i = at + entries + 1, #ARGV, 5 do
         s = parse(raw)
         count('coalesced', 1)
       else
-        s = {types = {}, latest = us, first = us, attempts = 0, began = 0, crashes = 0}
+        s = {types = {}, latest = us, first = us, top = 0, attempts = 0, began = 0, crashes = 0}
         redis.call('ZADD', c.due, F(due), field)
         count('opened', 1)
         count('pending', 1)
@@ -61,9 +61,8 @@ for i = at + entries + 1, #ARGV, 5 do
         local d = unbury(c, field)
         if d then join(s, d) end
       end
-      local gen = us
-      for _, g in pairs(s.types) do if g >= gen then gen = g + 1 end end
-      s.types[t] = gen
+      local gen = math.max(us, s.top + 1)
+      s.types[t], s.top = gen, gen
       if t == 'C' and (not s.created or s.created < us) then s.created = us end
       if us > s.latest then s.latest = us end
       if us < s.first then s.first = us end

@@ -66,7 +66,7 @@ for i = 6, #ARGV, 11 do
       fresh(s)
       back(c, field, s, math.min(retry, now + HOUR))
     elseif result == 'dead' and s.types[t] == gen then
-      local d = {types = {}, latest = s.latest, first = s.first, created = s.created}
+      local d = {types = {}, latest = s.latest, first = s.first, top = s.top, created = s.created}
       d.types[t], s.types[t] = gen, nil
       bury(c, field, d, s.attempts + 1, ARGV[i + 8], ARGV[i + 9], tonumber(ARGV[3]))
       if empty(s.types) then

@@ -3,11 +3,12 @@ package store
 // slotLua stands in front of every script over slots. A slot is one text in the
 // hash of slots, trailing empty fields left out:
 //
-//	latest;types;first;created;attempts;firstAttempt;crashes;token;type;generation;again;againFirst
+//	latest;types;first;created;attempts;firstAttempt;crashes;top;token;type;generation;again;againFirst
 //
 // latest is µs; types is letter and generation each; generations, first,
-// created, and againFirst are µs relative to latest (empty: the same);
-// firstAttempt and again are ms. A slot with a token is in flight: its score in
+// created, top and againFirst are µs relative to latest (empty: the same);
+// firstAttempt and again are ms. Top is the highest generation given so far,
+// also to types that were told: none is given twice. A slot with a token is in flight: its score in
 // the due set is the end of its lease, type and generation are what was
 // claimed, again is when it comes due again because news came during the
 // attempt, and againFirst is when the first of that news was accepted. A "!"
@@ -25,15 +26,15 @@ local counts = {}
 local function count(name, n) counts[name] = (counts[name] or 0) + n end
 local function F(x) return string.format('%.0f', x) end
 
-local SLOT = '^(%d+);([^;]+);?(%-?%d*);?(%-?%d*);?(%d*);?(%d*);?(%d*);?([^;]*);?(%a?)(!?);?(%-?%d*);?(%d*);?(%-?%d*)$'
+local SLOT = '^(%d+);([^;]+);?(%-?%d*);?(%-?%d*);?(%d*);?(%d*);?(%d*);?(%-?%d*);?([^;]*);?(%a?)(!?);?(%-?%d*);?(%d*);?(%-?%d*)$'
 local function parse(text)
-  local latest, types, first, created, attempts, began, crashes, token, ctype, told, cgen, again, afirst = string.match(text, SLOT)
+  local latest, types, first, created, attempts, began, crashes, top, token, ctype, told, cgen, again, afirst = string.match(text, SLOT)
   if not latest then -- damaged by hand: better told once more than never
     latest, types, token = F(now * 1000), 'U', ''
   end
   local s = {types = {}, latest = tonumber(latest)}
   for t, g in string.gmatch(types, '(%a)(%-?%d*)') do s.types[t] = s.latest + (tonumber(g) or 0) end
-  s.first = s.latest + (tonumber(first) or 0)
+  s.first, s.top = s.latest + (tonumber(first) or 0), s.latest + (tonumber(top) or 0)
   if s.types.C then s.created = s.latest + (tonumber(created) or 0) end
   s.attempts, s.began, s.crashes = tonumber(attempts) or 0, tonumber(began) or 0, tonumber(crashes) or 0
   if token ~= '' then
@@ -53,7 +54,7 @@ local function text(s)
     if g then types = types .. ORDER[i] .. rel(g) end
   end
   local out = F(s.latest) .. ';' .. types .. ';' .. rel(s.first) .. ';' .. (s.types.C and rel(s.created) or '') .. ';' ..
-    num(s.attempts) .. ';' .. num(s.began) .. ';' .. num(s.crashes)
+    num(s.attempts) .. ';' .. num(s.began) .. ';' .. num(s.crashes) .. ';' .. rel(s.top)
   if s.token then
     out = out .. ';' .. s.token .. ';' .. s.ctype .. (s.told and '!' or '') .. ';' .. rel(s.cgen)
     if s.again then out = out .. ';' .. F(s.again) .. ';' .. rel(s.afirst) end
@@ -70,6 +71,7 @@ local function join(s, d)
   end
   if d.created and (not s.created or s.created < d.created) then s.created = d.created end
   if d.latest > s.latest then s.latest = d.latest end
+  if d.top > s.top then s.top = d.top end
 end
 
 -- fresh starts the counting of attempts over.
@@ -182,7 +184,7 @@ end
 -- bury makes a dead letter of s, joined with one that lies there, and keeps at
 -- most cap of them.
 local function bury(c, field, s, attempts, status, reason, cap)
-  local d = {types = s.types, latest = s.latest, first = s.first, created = s.types.C and s.created,
+  local d = {types = s.types, latest = s.latest, first = s.first, top = s.top, created = s.types.C and s.created,
     attempts = 0, began = 0, crashes = 0, deaths = F(attempts), status = status, reason = reason}
   local old = unbury(c, field)
   if old then

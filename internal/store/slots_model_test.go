@@ -192,7 +192,7 @@ func (m *slotModel) check(t *rapid.T) {
 		}
 	}
 	m.lost += int64(len(lost))
-	if m.checks++; m.checks%10 == 0 { // 130 scripts, which gopher-lua compiles each time
+	if m.checks++; len(lost) > 0 || m.checks%10 == 0 { // 130 scripts, which gopher-lua compiles each time
 		m.audit(t, w)
 	}
 	m.checkChannels(t, w)
@@ -215,7 +215,7 @@ func (m *slotModel) audit(t *rapid.T, w slotWorld) {
 		t.Fatalf("totals %d, %d", pending, dead)
 	}
 	if m.lost > l.Dropped {
-		t.Fatalf("%d are lost, of which %d were dropped by the cap", m.lost, l.Dropped)
+		t.Fatalf("%d are lost, of which %d were dropped by the cap; there is %+v, before %+v", m.lost, l.Dropped, w, m.before)
 	}
 }
 

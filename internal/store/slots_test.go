@@ -573,3 +573,38 @@ func TestBadInputIsRefusedBeforeAnythingHappens(t *testing.T) {
 		}
 	})
 }
+
+// A generation that was given once is never given again, or a late finish of
+// the first would clear the second, and receivers would take it for a repeat.
+func TestLateNewsNeverGetsAGenerationAgain(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		late := func(typ event.Type, by time.Duration) {
+			b.Helper()
+			x := b.target("uni-a", event.Webhook, 7, typ)
+			x.At = x.At.Add(-by)
+			b.enqueue(x)
+		}
+		b.clock.advance(time.Minute)
+		b.ping(7)
+		late(event.Created, 10*time.Second) // from the spool, say
+		b.clock.advance(quiet)
+		first := b.claimOne()
+		b.finish(first, event.Outcome{Result: event.Delivered})
+		late(event.Created, 69*time.Second)
+		second := b.claimOne()
+		if second.Type != first.Type || second.ID() == first.ID() {
+			b.Fatalf("claimed %+v after %+v", second, first)
+		}
+		if f := b.finish(first, event.Outcome{Result: event.Delivered}); !f.Stale {
+			b.Error("a repeated finish cleared newer news")
+		}
+		// The same through a dead letter.
+		b.finish(second, event.Outcome{Result: event.Delivered})
+		b.finish(b.claimOne(), b.failed(event.Dead, 400))
+		late(event.Created, 68*time.Second)
+		b.clock.advance(quiet)
+		if third := b.claimOne(); third.Type != first.Type || third.ID() == second.ID() || third.ID() == first.ID() {
+			b.Errorf("claimed %+v after %+v", third, second)
+		}
+	})
+}
