@@ -318,8 +318,12 @@ func TestUnwanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.must(within(10*time.Second, 20*time.Millisecond, func() error {
-		if rows, err := w.sim.WebhooksOf(gone); err != nil || len(rows) != 0 {
-			return fmt.Errorf("the row is still there (%d, %v)", len(rows), err)
+		rows, err := w.sim.WebhooksOf(gone)
+		if err != nil {
+			return err
+		}
+		if len(rows) != 0 {
+			return errors.New("the row is still there")
 		}
 		if !w.books.told(0) {
 			return errors.New("the user who stayed is not told")

@@ -203,13 +203,6 @@ func (b *books) numbers() (acked, posts, dups int, wrong []string) {
 	return b.acked, b.count, dups, b.wrong
 }
 
-// answered returns how many pings were answered with a status that is not 204.
-func (b *books) answered(status int) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.refused[status]
-}
-
 // dupsOf returns how many deliveries first taken in round n came again.
 func (b *books) dupsOf(n int) int {
 	b.mu.Lock()

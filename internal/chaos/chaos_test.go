@@ -44,7 +44,7 @@ func TestChaos(t *testing.T) {
 	})
 	seed := opts.seed
 	if seed == 0 {
-		seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number does
+		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d (again with -chaos.seed=%d -chaos.rounds=%d)", seed, seed, opts.rounds)
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -173,8 +173,12 @@ func (c *chaos) recovers(over time.Time) (time.Duration, error) {
 	u := c.w.nextProbe()
 	err := within(maxRecovery-time.Since(over), 10*time.Millisecond, func() error {
 		if !c.w.books.pingedAfter(u, over) {
-			if status, err := c.w.ping(u); status != http.StatusNoContent {
-				return fmt.Errorf("a ping after the fault: %d, %v", status, err)
+			status, err := c.w.ping(u)
+			if err != nil {
+				return err
+			}
+			if status != http.StatusNoContent {
+				return fmt.Errorf("a ping after the fault is answered %d", status)
 			}
 		}
 		if !c.w.books.told(u) {

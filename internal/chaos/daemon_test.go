@@ -53,7 +53,7 @@ func (d *daemon) listening(within time.Duration) error {
 	return poll(ctx, 2*time.Millisecond, func() error {
 		select {
 		case <-d.done:
-			return final{fmt.Errorf("the daemon ended: %v", d.err)}
+			return final{fmt.Errorf("the daemon ended: %w", errors.Join(d.err, errEnded))}
 		default:
 		}
 		c, err := net.DialTimeout("tcp", d.callback, time.Second)
@@ -63,6 +63,8 @@ func (d *daemon) listening(within time.Duration) error {
 		return c.Close()
 	})
 }
+
+var errEnded = errors.New("it does not run any more")
 
 func (d *daemon) signal(sig syscall.Signal) error {
 	if err := d.cmd.Process.Signal(sig); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,7 +168,7 @@ func fillRedis(s *strike) error {
 	}
 	rest(s.between(400*time.Millisecond, 800*time.Millisecond))
 	if err := s.w.rdb.Do(ctx, "SET", "chaos", "x").Err(); err == nil || !strings.Contains(err.Error(), "OOM") {
-		return fmt.Errorf("redis with maxmemory reached took a write (%v)", err)
+		return errors.Join(errors.New("redis with maxmemory reached does not refuse a write"), err)
 	}
 	s.over = time.Now()
 	return s.w.rdb.ConfigSet(ctx, "maxmemory", "0").Err()
@@ -230,11 +231,11 @@ func (s *strike) shoutsUntilRecovered() error {
 		return err
 	}
 	if err := s.w.api.ready(); err == nil || !strings.Contains(err.Error(), "redis") {
-		return fmt.Errorf("/readyz does not complain about redis (%v)", err)
+		return errors.Join(errors.New("/readyz does not complain about redis"), err)
 	}
 	before := s.w.sim.Counters()
-	if status, err := s.w.ping(0); err != nil || status != 204 {
-		return fmt.Errorf("a ping while Redis is distrusted: %d, %v", status, err)
+	if status, err := s.w.ping(0); err != nil || status != http.StatusNoContent {
+		return errors.Join(fmt.Errorf("a ping while Redis is distrusted is answered %d", status), err)
 	}
 	rest(300 * time.Millisecond)
 	l, err := s.w.metric("dispatchd_spool_pings")
@@ -247,7 +248,14 @@ func (s *strike) shoutsUntilRecovered() error {
 			return fmt.Errorf("%d %ss at ORCID while Redis is distrusted", b-a, op)
 		}
 	}
-	return s.w.api.do("POST", "/v1/recover", "", map[string]bool{"accept_loss": true}, nil)
+	return within(5*time.Second, 100*time.Millisecond, func() error {
+		err := s.w.api.do(http.MethodPost, "/v1/recover", "", map[string]bool{"accept_loss": true}, nil)
+		var answer *statusError
+		if err == nil || errors.As(err, &answer) && answer.status == http.StatusServiceUnavailable {
+			return err // "Redis does not answer, try again"
+		}
+		return final{err}
+	})
 }
 
 func sum(byStatus map[int]int64) (n int64) {
@@ -287,7 +295,7 @@ func (s *strike) fillSpool() error {
 				if err != nil {
 					return
 				}
-				if status, err := s.w.post(s.w.url(id)); err == nil && status == 429 {
+				if status, err := s.w.post(s.w.url(id)); err == nil && status == http.StatusTooManyRequests {
 					refused.Add(1)
 				}
 			}
@@ -338,7 +346,7 @@ func hangReceiver(s *strike) error {
 	rest(s.between(1000*time.Millisecond, 1500*time.Millisecond))
 	u := s.w.nextProbe()
 	status, err := s.w.ping(u)
-	if err == nil && status != 204 {
+	if err == nil && status != http.StatusNoContent {
 		err = fmt.Errorf("a ping while a receiver hangs: %d", status)
 	}
 	if err == nil {
