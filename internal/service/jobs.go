@@ -289,10 +289,8 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 		if err != nil {
 			return fmt.Errorf("list users: %w", err)
 		}
-		for _, id := range ids {
-			if _, err := s.o.Store.Unaffiliate(ctx, id, j.Org, s.o.Store.Now()); err != nil {
-				return fmt.Errorf("remove a user: %w", err)
-			}
+		if _, err := s.o.Store.UnaffiliateAll(ctx, j.Org, ids, s.o.Store.Now()); err != nil {
+			return fmt.Errorf("remove users: %w", err)
 		}
 		j.Done += int64(len(ids))
 		if next == "" {
