@@ -106,6 +106,9 @@ func (p *credentials) end() {
 
 // configure spawns who is new, poisons who is gone and tells the others.
 func (p *credentials) configure(c actor.Context, list []Credential) {
+	if p.stopping {
+		return // whoever is spawned now is never told to stop
+	}
 	known := map[string]bool{}
 	for _, cred := range list {
 		known[cred.Name] = true

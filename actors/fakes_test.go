@@ -238,6 +238,19 @@ func (f *fakeSlots) results() map[event.Result]int {
 	return m
 }
 
+// state returns a channel's breaker and holds, and how many slots are claimed.
+func (f *fakeSlots) state(key event.ChannelKey) (b event.Breaker, holds map[event.Hold]time.Time, claimed int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.channel(key)
+	for _, s := range c.slots {
+		if s.token != "" {
+			claimed++
+		}
+	}
+	return c.breaker, maps.Clone(c.holds), claimed
+}
+
 func (f *fakeSlots) waiting(key event.ChannelKey) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -258,6 +271,12 @@ type fakeUsers struct {
 
 func newUsers() *fakeUsers {
 	return &fakeUsers{all: map[orcid.ID]event.User{}, work: map[orcid.ID]time.Time{}}
+}
+
+func (f *fakeUsers) setAway(away bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.away = away
 }
 
 // affiliate adds users of organisations, with work to do now.
@@ -377,6 +396,26 @@ func (f *fakeUsers) Announce(_ context.Context, o string, ids []orcid.ID, _ time
 		f.announced = append(f.announced, o+" "+u.String())
 	}
 	return nil
+}
+
+// record returns a copy of a record and when its work is due.
+func (f *fakeUsers) record(u orcid.ID) (event.User, time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all[u], f.work[u]
+}
+
+// sizes returns how many records there are, and how many have work.
+func (f *fakeUsers) sizes() (records, work int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.all), len(f.work)
+}
+
+func (f *fakeUsers) told() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.announced)
 }
 
 // rows lists the registrations of a user, as text.
@@ -535,6 +574,12 @@ func (f *fakeORCID) list() []request {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.requests)
+}
+
+func (f *fakeORCID) takes(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.took = d
 }
 
 func (f *fakeORCID) answer(reply func(op string, id orcid.ID, epoch int) (orcid.Answer, error)) {

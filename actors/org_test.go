@@ -139,16 +139,14 @@ func TestWhoIsNotAffiliatedIsCancelledAndAFailedLookUpIsNot(t *testing.T) {
 		b.start(deliverFunc(delivered))
 		b.users.affiliate(id(1), false, "uni-a")
 		b.users.affiliate(id(2), false, "uni-b")
-		b.users.away = true
+		b.users.setAway(true)
 		b.slots.put(hook, time.Now(), id(1), id(2), id(3))
 		b.sys.HintChannel(hook, time.Time{})
 		sleep(time.Second)
 		if got := b.slots.results(); got[event.Released] != 3 || len(got) != 1 {
 			b.Fatalf("with Redis away: %v", got)
 		}
-		b.users.mu.Lock()
-		b.users.away = false
-		b.users.mu.Unlock()
+		b.users.setAway(false)
 		sleep(10 * time.Second)
 		if got := b.slots.results(); got[event.Delivered] != 1 || got[event.Cancelled] != 2 {
 			b.Errorf("after it came back: %v", got)
@@ -215,8 +213,8 @@ func TestBreakerHoldsProbesAndTells(t *testing.T) {
 		if got := b.notices.list(); len(got) != 2 || got[1] != "recovered uni-a webhook" {
 			b.Errorf("notices: %q", got)
 		}
-		if b.slots.waiting(hook) != 0 || b.slots.channels[hook].breaker != (event.Breaker{}) {
-			b.Errorf("%d waiting, breaker %+v", b.slots.waiting(hook), b.slots.channels[hook].breaker)
+		if breaker, _, _ := b.slots.state(hook); b.slots.waiting(hook) != 0 || breaker != (event.Breaker{}) {
+			b.Errorf("%d waiting, breaker %+v", b.slots.waiting(hook), breaker)
 		}
 		writes := b.slots.count("set breaker")
 		b.news(hook, 100, 50)
@@ -246,9 +244,9 @@ func TestARestartDoesNotHammerADeadReceiver(t *testing.T) {
 	})
 }
 
-// rarely makes hours of virtual time cheap: recovery polls once in 10 s.
+// rarely makes hours of virtual time cheap: recovery polls once a minute.
 func rarely(o *Options) {
-	o.tuning = tuning{pollEvery: 10 * time.Second, sweepEvery: 10 * time.Minute}
+	o.tuning = tuning{pollEvery: time.Minute, sweepEvery: 10 * time.Minute}
 }
 
 func TestFiveDaysOfFailureSuspendOnce(t *testing.T) {
@@ -264,7 +262,7 @@ func TestFiveDaysOfFailureSuspendOnce(t *testing.T) {
 		if len(said) != 2 || !strings.HasPrefix(said[1], "suspended uni-a webhook: every one of ") {
 			b.Errorf("notices: %q", said)
 		}
-		if b.slots.channels[hook].holds[event.HoldSuspend] != event.Forever || b.slots.waiting(hook) != 3 {
+		if _, holds, _ := b.slots.state(hook); holds[event.HoldSuspend] != event.Forever || b.slots.waiting(hook) != 3 {
 			b.Error("the channel is not held, or its news are gone")
 		}
 	})
@@ -325,7 +323,7 @@ func TestAnOutcomeIsWrittenOverAnOutage(t *testing.T) {
 			n.Add(1)
 			return delivered(ctx, o, d, who)
 		}))
-		b.slots.awayFor["finish"] = true
+		b.slots.set(func() { b.slots.awayFor["finish"] = true })
 		b.news(hook, 1, 1)
 		sleep(20 * time.Second)
 		b.slots.set(func() { b.slots.awayFor["finish"] = false })
@@ -380,10 +378,8 @@ func TestStopGivesBackWhatIsInFlight(t *testing.T) {
 		if cut.Load() != 4 || got[event.Released] != 4 || got[event.Delivered] != 24 || b.slots.waiting(hook) != 26 {
 			b.Errorf("cut %d, results %v, waiting %d", cut.Load(), got, b.slots.waiting(hook))
 		}
-		for u, s := range b.slots.channels[hook].slots {
-			if s.token != "" {
-				b.Errorf("%s is still claimed", u)
-			}
+		if _, _, claimed := b.slots.state(hook); claimed != 0 {
+			b.Errorf("%d slots are still claimed", claimed)
 		}
 		if b.sys.Alive(b.Context()) == nil {
 			b.Error("stopped actors say that they are alive")
@@ -447,4 +443,19 @@ func closedAnswer() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
+}
+
+// TestStopDuringABurstOfHints stops while registries are spawning: a child that
+// was spawned after the others were told to stop would hang it for ever.
+func TestStopDuringABurstOfHints(t *testing.T) {
+	t.Parallel()
+	for range 30 {
+		b := newBundle(t)
+		b.start(deliverFunc(delivered))
+		for i := range 200 {
+			b.sys.HintUser(id(uint64(i+1)), true)
+			b.sys.HintChannel(event.ChannelKey{Org: fmt.Sprint("org-", i), Channel: event.Webhook}, time.Time{})
+		}
+		b.stop()
+	}
 }

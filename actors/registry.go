@@ -78,6 +78,11 @@ func (r *registry) arm() {
 }
 
 func (r *registry) hint(c actor.Context, m hint) {
+	// Whoever is spawned after the others were told to stop is never told, and
+	// would keep this actor for ever.
+	if r.stopping {
+		return
+	}
 	e := r.entries[m.key]
 	if e == nil {
 		e = &entry{news: m.news}

@@ -290,19 +290,19 @@ func (s *System) stop(ctx context.Context) error {
 	cancel()
 	s.cancelLife()
 	s.actors.Root.Poison(s.guardian)
-	<-s.gone
-	s.cancelIO()
-	close(s.stopped)
-	finished := make(chan struct{})
-	go func() { s.goroutines.Wait(); close(finished) }()
 	defer s.actors.Shutdown()
-	select {
-	case <-finished:
-		return nil
-	default:
-	}
+	defer close(s.stopped)
 	grace, cancel = context.WithTimeout(context.WithoutCancel(ctx), cutGrace)
 	defer cancel()
+	select {
+	case <-s.gone:
+	case <-grace.Done():
+		s.cancelIO()
+		return errors.New("actors: an actor does not stop")
+	}
+	s.cancelIO()
+	finished := make(chan struct{})
+	go func() { s.goroutines.Wait(); close(finished) }()
 	select {
 	case <-finished:
 		return nil

@@ -1,0 +1,521 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
+)
+
+// in makes a planInput in which uni-a (main), uni-b (other), off (disabled) and
+// lost (credential not configured) exist.
+func in(u event.User) planInput {
+	orgs := map[string]*org.Organisation{
+		"uni-a": {ID: "uni-a", Credential: "main", Webhook: org.Webhook{Enabled: true}},
+		"uni-b": {ID: "uni-b", Credential: "other", Email: org.Email{Enabled: true}},
+		"off":   {ID: "off", Credential: "main"},
+		"lost":  {ID: "lost", Credential: "gone", Webhook: org.Webhook{Enabled: true}},
+	}
+	return planInput{
+		user: u, now: t0,
+		organisation: func(id string) (*org.Organisation, bool) { o, ok := orgs[id]; return o, ok },
+		base: func(c string) (int, bool) {
+			n, ok := map[string]int{"main": 1, "other": 2}[c]
+			return n, ok
+		},
+		blocked: func(string) (time.Duration, bool) { return 0, false },
+	}
+}
+
+func with(orgs []string, rows ...event.Registration) event.User {
+	u := event.User{ORCID: id(7), Registrations: rows}
+	for _, o := range orgs {
+		u.Affiliations = append(u.Affiliations, event.Affiliation{Org: o})
+	}
+	return u
+}
+
+func TestPlanUser(t *testing.T) {
+	t.Parallel()
+	alive := func(c string, base int) event.Registration {
+		return event.Registration{Credential: c, State: event.RegAlive, Epoch: 1, Base: base, Changed: t0.Add(-time.Hour)}
+	}
+	refusing := func(names ...string) func(*planInput) {
+		return func(p *planInput) {
+			p.blocked = func(c string) (time.Duration, bool) { return 5 * time.Minute, slices.Contains(names, c) }
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		user    event.User
+		change  func(*planInput)
+		step    string // "" for none
+		again   time.Duration
+		blocked []string
+	}{
+		{name: "new", user: with([]string{"uni-a"}), step: "put main"},
+		{name: "as wanted", user: with([]string{"uni-a"}, alive("main", 1))},
+		{name: "only disabled", user: with([]string{"off"}, alive("main", 1)), step: "delete main"},
+		{name: "nobody left", user: with(nil, alive("main", 1)), step: "delete main"},
+		{name: "another base", user: with([]string{"uni-a"}, alive("main", 9)), step: "put main"},
+		{name: "e-mail counts", user: with([]string{"uni-b"}), step: "put other"},
+		{name: "an unknown organisation stops DELETE", user: with([]string{"nobody"}, alive("main", 1)), again: unsurePause},
+		{name: "but not PUT", user: with([]string{"nobody", "uni-a"}, alive("other", 2)), step: "put main", again: -1},
+		{name: "a credential not configured", user: with([]string{"lost"}), again: unknownPause, blocked: []string{"gone"}},
+		{name: "its rows are not unwanted", user: with([]string{"lost"}, alive("gone", 3)), again: -2},
+		{name: "nor can they be deleted", user: with(nil, alive("gone", 3)), again: unknownPause, blocked: []string{"gone"}},
+		{name: "in trouble", user: with([]string{"uni-a"}), change: refusing("main"), again: 5 * time.Minute, blocked: []string{"main"}},
+		{name: "the other goes on", user: with([]string{"uni-a", "uni-b"}), change: refusing("main"), step: "put other", again: -1, blocked: []string{"main"}},
+		{name: "in trouble with nothing to do", user: with([]string{"uni-a"}, alive("main", 1)), change: refusing("main")},
+	} {
+		p := in(c.user)
+		if c.change != nil {
+			c.change(&p)
+		}
+		got := planUser(p)
+		step := ""
+		if got.ok {
+			step = got.step.Kind.String() + " " + got.step.Credential
+		}
+		again := time.Duration(0)
+		if !got.again.IsZero() {
+			again = got.again.Sub(t0)
+		}
+		switch c.again {
+		case -1: // does not matter, there is a step
+			again = -1
+		case -2: // its base cannot be known, so it may want a replacement; not now
+			if again != 0 && again < unknownPause {
+				t.Errorf("%s: again after %s", c.name, again)
+			}
+			again, got.blocked = -2, nil
+		}
+		if step != c.step || again != c.again || !slices.Equal(got.blocked, c.blocked) {
+			t.Errorf("%s: step %q, again %s, blocked %v; want %q, %s, %v", c.name, step, again, got.blocked, c.step, c.again, c.blocked)
+		}
+	}
+	u := with([]string{"uni-a", "uni-b"})
+	u.Affiliations[0].Announce, u.Affiliations[1].Announce = true, true
+	p := in(u)
+	p.announced = map[string]bool{"uni-b": true}
+	if got := planUser(p); len(got.announce) != 1 || got.announce[0].Org != "uni-a" || got.ok {
+		t.Errorf("announce comes first: %+v", got)
+	}
+}
+
+func TestANewUserIsAnnouncedAndRegistered(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), true, "uni-a")
+		b.sys.HintUser(id(1), true)
+		sleep(time.Second)
+		if got := fmt.Sprint(b.users.rows(id(1)), b.users.told(), b.orcid.list()[0].op); got != "[main/1 alive] [uni-a 0000-0000-0000-001X]PUT" {
+			b.Errorf("got %s", got)
+		}
+		if u, work := b.users.record(id(1)); u.Affiliations[0].Announce || !work.IsZero() || len(b.orcid.list()) != 1 {
+			b.Errorf("left: %+v, work %v", u, work)
+		}
+		// The organisation leaves: DELETE, and the record goes.
+		b.users.change(id(1), func(u *event.User) { u.Affiliations = nil })
+		sleep(time.Second) // found without a hint
+		records, _ := b.users.sizes()
+		if got := b.orcid.list(); len(got) != 2 || got[1].op != "DELETE" || records != 0 {
+			b.Errorf("requests %v, %d records", got, records)
+		}
+		if b.sys.busyUsers.Load() != 0 {
+			b.Error("a user is busy for ever")
+		}
+	})
+}
+
+func TestTheIntentIsDurableBeforeTheRequest(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.orcid.took = time.Minute
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.sys.HintUser(id(1), false)
+		sleep(time.Second)
+		_, work := b.users.record(id(1))
+		if got := b.users.rows(id(1)); !slices.Equal(got, []string{"main/1 putting"}) || work.IsZero() {
+			b.Errorf("while the request is on its way: %v, work %s", got, work)
+		}
+		b.stop() // cut off: the next start sends it again, with the same epoch
+		b.orcid.takes(0)
+		b.users.mu.Lock()
+		b.users.work[id(1)] = time.Now()
+		b.users.mu.Unlock()
+		b.start(deliverFunc(delivered))
+		sleep(time.Second)
+		if got := b.orcid.list(); len(got) != 2 || got[1].epoch != 1 || got[1].op != "PUT" {
+			b.Errorf("requests %v", got)
+		}
+		if got := b.users.rows(id(1)); !slices.Equal(got, []string{"main/1 alive"}) {
+			b.Errorf("in the end: %v", got)
+		}
+	})
+}
+
+func TestStopLetsAnAnswerBeNoted(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.orcid.took = 3 * time.Second
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.sys.HintUser(id(1), false)
+		sleep(time.Second)
+		b.stop()
+		if got := b.users.rows(id(1)); !slices.Equal(got, []string{"main/1 alive"}) {
+			b.Errorf("after stop: %v", got)
+		}
+	})
+}
+
+func TestAConflictKeepsBothChanges(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.orcid.took = 2 * time.Second
+		b.enable("uni-b", "main")
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.sys.HintUser(id(1), true)
+		sleep(time.Second)
+		b.users.change(id(1), func(u *event.User) {
+			u.Affiliations = append(u.Affiliations, event.Affiliation{Org: "uni-b"})
+		})
+		sleep(5 * time.Second)
+		u, work := b.users.record(id(1))
+		if len(u.Affiliations) != 2 || len(b.orcid.list()) != 1 || !slices.Equal(b.users.rows(id(1)), []string{"main/1 alive"}) {
+			b.Errorf("%+v after %v", u, b.orcid.list())
+		}
+		if !work.IsZero() {
+			b.Errorf("work left: %v", work)
+		}
+	})
+}
+
+func TestSettingsThatChangeDuringThePassAreNotMissed(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.dir.set(org.Organisation{ID: "uni-a", Credential: "main"})
+		b.users.affiliate(id(1), false, "uni-a")
+		// The organisation is enabled after the plan, before its save clears the
+		// work that was set because of it.
+		b.users.mu.Lock()
+		b.users.onSave = func(event.User) { b.enable("uni-a", "main") }
+		b.users.mu.Unlock()
+		b.sys.HintUser(id(1), false)
+		sleep(time.Second)
+		if len(b.orcid.list()) != 1 {
+			b.Error("the user is not registered")
+		}
+	})
+}
+
+func TestASweepUsesTheRateAndNoMore(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		const n, rate = 800, 20
+		b.orcid.took = 200 * time.Millisecond
+		b.start(deliverFunc(delivered))
+		for i := range n {
+			b.users.affiliate(id(uint64(i+1)), false, "uni-a")
+		}
+		// Many more have nothing to do; they must not slow the others down.
+		for i := range 3 * n {
+			u := id(uint64(100_000 + i))
+			b.users.affiliate(u, false, "uni-a")
+			b.users.change(u, func(r *event.User) {
+				r.Registrations = []event.Registration{{Credential: "main", State: event.RegAlive, Epoch: 1, Base: 1}}
+			})
+		}
+		began := time.Now()
+		sleep(15 * time.Second)
+		single := id(999_999)
+		b.users.affiliate(single, true, "uni-a")
+		b.sys.HintUser(single, true)
+		sleep(500 * time.Millisecond)
+		if got := b.users.rows(single); !slices.Equal(got, []string{"main/1 alive"}) {
+			b.Errorf("a single change waits behind a sweep: %v", got)
+		}
+		for b.users.countState(event.RegAlive) < 4*n+1 && time.Since(began) < time.Hour {
+			sleep(250 * time.Millisecond)
+		}
+		took := time.Since(began)
+		if limit := n * time.Second / rate * 100 / 95; took > limit {
+			b.Errorf("%d requests took %s, want at most %s", n, took, limit)
+		}
+		requests := b.orcid.list()
+		if len(requests) != n+1 {
+			b.Errorf("%d requests for %d users", len(requests), n+1)
+		}
+		for i := range requests {
+			j := i
+			for j+1 < len(requests) && requests[j+1].at.Sub(requests[i].at) < time.Second {
+				j++
+			}
+			if j-i+1 > 2*rate {
+				b.Fatalf("%d requests within a second", j-i+1)
+			}
+		}
+		b.orcid.mu.Lock()
+		defer b.orcid.mu.Unlock()
+		if b.orcid.most > maxOutstanding {
+			b.Errorf("%d requests at once", b.orcid.most)
+		}
+		b.Logf("%d requests in %s", len(requests), took)
+	})
+}
+
+func TestCredentialsShareTheRate(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		other, slow := &fakeORCID{}, &fakeORCID{}
+		b.enable("uni-b", "other")
+		b.enable("uni-c", "slow")
+		b.start(deliverFunc(delivered), func(o *Options) {
+			o.Credentials = append(o.Credentials,
+				Credential{Name: "other", BaseID: 2, Registrar: other}, Credential{Name: "slow", BaseID: 3, Rate: 1, Registrar: slow})
+		})
+		for i := range 3000 {
+			b.users.affiliate(id(uint64(i+1)), false, []string{"uni-a", "uni-b", "uni-c"}[i%3])
+		}
+		sleep(60 * time.Second)
+		main, second, third := len(b.orcid.list()), len(other.list()), len(slow.list())
+		if total := main + second + third; total < 60*20*95/100 || total > 61*20 {
+			b.Errorf("%d requests in a minute at 20 a second", total)
+		}
+		if third < 55 || third > 62 || main < 500 || second < 500 {
+			b.Errorf("main %d, other %d, slow %d", main, second, third)
+		}
+	})
+}
+
+func TestStrainHalvesTheRateAndHonoursRetryAfter(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		for i := range 3000 {
+			b.users.affiliate(id(uint64(i+1)), false, "uni-a")
+		}
+		sleep(5 * time.Second)
+		b.orcid.answer(func(string, orcid.ID, int) (orcid.Answer, error) {
+			return orcid.Answer{Kind: orcid.RateLimited, Status: 429, RetryAfter: 30 * time.Second}, nil
+		})
+		sleep(time.Second)
+		b.orcid.answer(nil)
+		if r := b.sys.Status().Rate; r != 10 {
+			b.Errorf("rate %v after one round of 429", r)
+		}
+		n := len(b.orcid.list())
+		sleep(25 * time.Second)
+		if got := len(b.orcid.list()); got != n {
+			b.Errorf("%d requests during Retry-After", got-n)
+		}
+		sleep(20 * time.Second)
+		if got := len(b.orcid.list()) - n; got < 100 || got > 20*20 {
+			b.Errorf("%d requests in the first 15 s after it", got)
+		}
+		sleep(2 * time.Minute)
+		if r := b.sys.Status().Rate; r != 20 {
+			b.Errorf("rate %v after two quiet minutes", r)
+		}
+	})
+}
+
+func TestARefusedCredentialIsProbedNotStormed(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		other := &fakeORCID{}
+		b.enable("uni-b", "other")
+		b.start(deliverFunc(delivered), func(o *Options) {
+			o.Credentials = append(o.Credentials, Credential{Name: "other", BaseID: 2, Registrar: other})
+		})
+		b.orcid.answer(func(string, orcid.ID, int) (orcid.Answer, error) {
+			return orcid.Answer{}, &orcid.CredentialError{ClientID: "APP-1", Scope: "/webhook", Reason: orcid.InvalidScope, Hint: "ask"}
+		})
+		for i := range 300 {
+			b.users.affiliate(id(uint64(i+1)), false, "uni-a", "uni-b")
+		}
+		sleep(61 * time.Minute)
+		got := len(b.orcid.list())
+		// At most 8 on their way at first, then one in five minutes.
+		if got < 10 || got > 8+13 {
+			b.Errorf("%d requests with a refused credential in an hour", got)
+		}
+		if len(other.list()) != 300 {
+			b.Errorf("the other credential did %d of 300", len(other.list()))
+		}
+		st := b.sys.Status().Credentials[0]
+		if st.State != StateRefused || st.Detail != "credential APP-1 lacks /webhook; ask" || st.NextProbe.IsZero() {
+			b.Errorf("status %+v", st)
+		}
+		if n := b.log.count("ORCID refuses a credential; its registrations wait"); n != 1 {
+			b.Errorf("%d lines", n)
+		}
+		if _, work := b.users.sizes(); work != 300 {
+			b.Errorf("%d of 300 kept their work", work)
+		}
+		// Mended: a reload tries at once.
+		b.orcid.answer(nil)
+		if err := b.sys.SetCredentials([]Credential{
+			{Name: "main", BaseID: 1, Registrar: b.orcid}, {Name: "other", BaseID: 2, Registrar: other},
+		}); err != nil {
+			b.Fatal(err)
+		}
+		sleep(20 * time.Second)
+		if n := b.users.countState(event.RegAlive); n != 600 {
+			b.Errorf("%d of 600 registrations alive 20 s after it was mended", n)
+		}
+		if st := b.sys.Status().Credentials[0]; st.State != StateOK || st.Detail != "" {
+			b.Errorf("status %+v", st)
+		}
+	})
+}
+
+func TestPausedRegistrationsWait(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered), func(o *Options) { o.Paused = true })
+		for i := range 50 {
+			b.users.affiliate(id(uint64(i+1)), true, "uni-a")
+			b.sys.HintUser(id(uint64(i+1)), i < 10)
+		}
+		sleep(time.Hour)
+		if len(b.orcid.list()) != 0 || !b.sys.Status().Paused || b.sys.Status().Credentials[0].State != StatePaused {
+			b.Errorf("%d requests while paused, %+v", len(b.orcid.list()), b.sys.Status())
+		}
+		if n := len(b.users.told()); n != 50 {
+			b.Errorf("%d of 50 announced", n)
+		}
+		b.sys.PauseRegistrations(false)
+		sleep(10 * time.Second)
+		if n := b.users.countState(event.RegAlive); n != 50 {
+			b.Errorf("%d of 50 registered after the pause", n)
+		}
+	})
+}
+
+func TestNothingIsUnregisteredWhileRedisIsNotTrusted(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		forgot := errors.New("forgot")
+		b.guard.err.Store(&forgot)
+		b.users.change(id(1), func(u *event.User) {
+			u.Registrations = []event.Registration{{Credential: "main", State: event.RegAlive, Epoch: 1, Base: 1}}
+		})
+		b.sys.HintUser(id(1), true)
+		sleep(10 * time.Minute)
+		if len(b.orcid.list()) != 0 {
+			b.Errorf("requests %v", b.orcid.list())
+		}
+		b.guard.err.Store(nil)
+		sleep(10 * time.Minute)
+		if got := b.orcid.list(); len(got) != 1 || got[0].op != "DELETE" {
+			b.Errorf("requests %v", got)
+		}
+	})
+}
+
+func TestRedisAwayCostsTimeOnly(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		away := b.users.setAway
+		b.users.affiliate(id(1), false, "uni-a")
+		b.orcid.takes(time.Second)
+		b.sys.HintUser(id(1), true)
+		sleep(500 * time.Millisecond)
+		away(true) // between the request and its note
+		sleep(5 * time.Second)
+		away(false)
+		sleep(5 * time.Second)
+		if got := b.users.rows(id(1)); !slices.Equal(got, []string{"main/1 alive"}) || len(b.orcid.list()) != 1 {
+			b.Errorf("rows %v after %d requests", got, len(b.orcid.list()))
+		}
+		away(true)
+		b.sys.HintUser(id(1), true)
+		sleep(10 * time.Minute)
+		if n := b.log.count("users with work cannot be looked for; trying again"); n != 2 {
+			b.Errorf("%d lines about two outages", n)
+		}
+		away(false)
+		b.users.affiliate(id(2), false, "uni-a")
+		sleep(15 * time.Second)
+		if got := b.users.rows(id(2)); !slices.Equal(got, []string{"main/1 alive"}) {
+			b.Errorf("after the outage: %v", got)
+		}
+	})
+}
+
+func TestPermitsForOthersShareTheRate(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		n := 0
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); n++ {
+			done, err := b.sys.Permit(b.Context(), "main")
+			if err != nil {
+				b.Fatal(err)
+			}
+			done(orcid.Answer{Kind: orcid.OK, Status: 200})
+		}
+		if n < 200 || n > 225 {
+			b.Errorf("%d permits in 10 s at 20 a second, burst 20", n)
+		}
+		if _, err := b.sys.Permit(b.Context(), "nobody"); err == nil {
+			b.Error("a permit for an unknown credential")
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		b.sys.PauseRegistrations(true)
+		sleep(time.Millisecond)
+		if _, err := b.sys.Permit(ctx, "main"); err == nil {
+			b.Error("a permit while paused")
+		}
+		cancel()
+	})
+}
+
+func TestCredentialsComeAndGo(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		if err := b.sys.SetCredentials([]Credential{{Name: "x"}}); err == nil {
+			b.Error("a credential without Registrar was taken")
+		}
+		other := &fakeORCID{}
+		list := []Credential{{Name: "main", BaseID: 1, Registrar: b.orcid}, {Name: `a "b"/c~9`, BaseID: 2, Registrar: other}}
+		if err := b.sys.SetCredentials(list); err != nil {
+			b.Fatal(err)
+		}
+		b.enable("uni-b", `a "b"/c~9`)
+		b.users.affiliate(id(1), false, "uni-b")
+		sleep(time.Second)
+		if len(other.list()) != 1 || len(b.sys.Status().Credentials) != 2 {
+			b.Errorf("requests %v, status %+v", other.list(), b.sys.Status().Credentials)
+		}
+		if err := b.sys.SetCredentials(list[:1]); err != nil {
+			b.Fatal(err)
+		}
+		b.users.change(id(1), func(u *event.User) { u.Affiliations = nil })
+		sleep(time.Minute)
+		// Its row cannot be deleted, and must not be forgotten.
+		if _, work := b.users.record(id(1)); len(b.sys.Status().Credentials) != 1 || len(b.users.rows(id(1))) != 1 || work.IsZero() {
+			b.Errorf("status %+v, rows %v", b.sys.Status().Credentials, b.users.rows(id(1)))
+		}
+	})
+}
+
+func TestAReplacementIsDeletedTenMinutesLater(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.users.change(id(1), func(u *event.User) {
+			u.Registrations = []event.Registration{{Credential: "main", State: event.RegAlive, Epoch: 4, Base: 9, Changed: time.Now()}}
+		})
+		sleep(9 * time.Minute)
+		if got := b.users.rows(id(1)); !slices.Equal(got, []string{"main/4 alive", "main/5 alive"}) {
+			b.Errorf("after 9 minutes: %v", got)
+		}
+		sleep(2 * time.Minute)
+		got := b.orcid.list()
+		if len(got) != 2 || got[1].op != "DELETE" || got[1].epoch != 4 {
+			b.Errorf("requests %v", got)
+		}
+	})
+}
