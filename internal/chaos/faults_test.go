@@ -238,9 +238,8 @@ func (s *strike) shoutsUntilRecovered() error {
 		return errors.Join(fmt.Errorf("a ping while Redis is distrusted is answered %d", status), err)
 	}
 	rest(300 * time.Millisecond)
-	l, err := s.w.metric("dispatchd_spool_pings")
-	if err != nil || l == 0 {
-		return fmt.Errorf("nothing is in the spool while Redis is distrusted (%v)", err)
+	if n, err := s.w.metric("dispatchd_spool_pings"); err != nil || n == 0 {
+		return errors.Join(errors.New("nothing is in the spool while Redis is distrusted"), err)
 	}
 	after := s.w.sim.Counters()
 	for _, op := range []string{"put", "delete"} {
