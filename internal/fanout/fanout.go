@@ -214,7 +214,13 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	var at []time.Time
 	for _, e := range entries {
 		for _, it := range e.Items {
-			if it.Kind != store.KindCreated {
+			switch it.Kind {
+			case store.KindCreated:
+			case store.KindCaughtUp:
+				// ORCID did not ping: the time of the user's latest ping must stay
+				// true, or a registration that died would look alive.
+				ids, at = append(ids, it.ORCID), append(at, time.Time{})
+			default:
 				ids, at = append(ids, it.ORCID), append(at, it.At)
 			}
 		}

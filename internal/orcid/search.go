@@ -42,7 +42,7 @@ func (c *Client) ChangedSince(ctx context.Context, ids []ID, since time.Time) ([
 		q.WriteString(id.String())
 		asked[id] = true
 	}
-	fmt.Fprintf(&q, ") AND profile-last-modified-date:[%s TO *]", since.UTC().Truncate(time.Second).Format("2006-01-02T15:04:05Z"))
+	fmt.Fprintf(&q, ") AND profile-last-modified-date:[%s TO *]", solrTime(since))
 	var changed []ID
 	err := c.get(ctx, call{
 		op:  OpSearch,
@@ -71,31 +71,14 @@ func (c *Client) ChangedSince(ctx context.Context, ids []ID, since time.Time) ([
 	return changed, nil
 }
 
-// readSearch reads {"result":[{"orcid-identifier":{"path":…}}],"num-found":n}.
-// A result that was cut short by ORCID is an error: it would hide changes.
+// readSearch reads a whole result. One that was cut short by ORCID is an error:
+// it would hide changes.
 func readSearch(r io.Reader) ([]string, error) {
-	var found struct {
-		Result []struct {
-			Identifier struct {
-				Path string `json:"path"`
-			} `json:"orcid-identifier"`
-		} `json:"result"`
-		NumFound *int `json:"num-found"`
+	paths, found, err := readFound(r)
+	if err == nil && found > len(paths) {
+		err = fmt.Errorf("%w: %d of %d found records given", errMalformed, len(paths), found)
 	}
-	if err := decode(json.NewDecoder(io.LimitReader(r, maxRead)), &found); err != nil {
-		return nil, err
-	}
-	if found.NumFound == nil {
-		return nil, fmt.Errorf("%w: no num-found", errMalformed)
-	}
-	if *found.NumFound > len(found.Result) {
-		return nil, fmt.Errorf("%w: %d of %d found records given", errMalformed, len(found.Result), *found.NumFound)
-	}
-	paths := make([]string, len(found.Result))
-	for i := range found.Result {
-		paths[i] = found.Result[i].Identifier.Path
-	}
-	return paths, nil
+	return paths, err
 }
 
 // LastModified returns when the record of id last changed in any way, also in

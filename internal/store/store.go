@@ -211,14 +211,16 @@ type scripts struct {
 	slotScripts
 	userScripts
 	orgScripts
+	checkScripts
 }
 
 func newScripts() scripts {
 	return scripts{
-		beat:        newScript("beat", allowOOM|fenced, beatScriptBody),
-		logScripts:  newLogScripts(),
-		slotScripts: newSlotScripts(),
-		userScripts: newUserScripts(),
-		orgScripts:  newOrgScripts(),
+		beat:         newScript("beat", allowOOM|fenced, beatScriptBody),
+		logScripts:   newLogScripts(),
+		slotScripts:  newSlotScripts(),
+		userScripts:  newUserScripts(),
+		orgScripts:   newOrgScripts(),
+		checkScripts: newCheckScripts(),
 	}
 }
