@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// dieWithTest makes a child end when this process ends, however it ends.
-func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// dieWithTest makes a child end when this process ends, however it ends; signals
+// to the test's group, such as of a terminal, are not for it.
+func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} }
 
 // mountSmall puts a file system of so many bytes in memory on dir; undo takes it
 // away. It fails without the privilege.
