@@ -174,7 +174,15 @@ func (c *client) do(ctx context.Context, method, path string, in any) ([]byte, e
 	if res.StatusCode >= 300 {
 		return raw, c.failed(res, raw)
 	}
+	if res.StatusCode != http.StatusNoContent && res.Header.Get("Content-Type") != "application/json" {
+		return nil, c.notOurs(res)
+	}
 	return raw, nil
+}
+
+// notOurs is the error about a server that is not a daemon's.
+func (c *client) notOurs(res *http.Response) error {
+	return fmt.Errorf("what answers at %s is not dispatchd's admin listener (HTTP %d, %s)", c.shown, res.StatusCode, orDash(safe(res.Header.Get("Content-Type"))))
 }
 
 // apiError is a problem document, or what came instead of one.
@@ -197,7 +205,7 @@ type apiError struct {
 func (c *client) failed(res *http.Response, raw []byte) error {
 	e := &apiError{raw: raw}
 	if err := json.Unmarshal(raw, e); err != nil || e.Code == "" {
-		return fmt.Errorf("what answers at %s is not dispatchd's admin listener (HTTP %d)", c.shown, res.StatusCode)
+		return c.notOurs(res)
 	}
 	if e.Status == http.StatusUnauthorized {
 		e.Do = "Say where the token is with --config FILE, --token-file FILE or DISPATCHD_ADMIN_TOKEN_FILE."
@@ -247,7 +255,10 @@ func (s *session) ask(method, path string, in, out any) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return true, s.decode(raw, out)
+	if err := s.decode(raw, out); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // raw prints the API's JSON untouched.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -91,7 +90,7 @@ func setup(t *testing.T) *bundle {
 	}
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	b.must(err)
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	b.store, err = store.New(store.Options{URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: log, Now: b.now})
 	b.must(err)
 	t.Cleanup(func() { b.store.Close() })

@@ -63,6 +63,9 @@ func (c *userImportCmd) Run(s *session) error {
 		}
 		return s.importFailed(raw, cl.failed(res, raw))
 	}
+	if res.Header.Get("Content-Type") != "application/x-ndjson" {
+		return cl.notOurs(res)
+	}
 	bar := &bar{s: s, size: size, sent: &body.n}
 	raw, err := c.follow(res.Body, bar, cl)
 	bar.end()

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -161,7 +160,7 @@ func (*healthCmd) Run(s *session) error {
 	}
 	if raw == nil || json.Unmarshal(raw, &ready) != nil || ready.OK == nil {
 		if err == nil {
-			err = errors.New("what answers at " + c.shown + " is not dispatchd's admin listener")
+			err = fmt.Errorf("what answers at %s is not dispatchd's admin listener", c.shown)
 		}
 		return err
 	}

@@ -155,10 +155,10 @@ func TestStatusHealthLedger(t *testing.T) {
 	tr.do("", "credential", "show", "third")
 	tr.actors.Credentials = nil
 	tr.do("", "credential", "list")
-	for i := range 40 {
+	for i := range mostShown {
 		tr.addOrg("many-" + string(rune('a'+i/26)) + string(rune('a'+i%26)))
 	}
-	if out := tr.run("", "status").out; !strings.Contains(out, "… and 12 more, none of them worse: dispatchd org list\n") {
+	if out := tr.run("", "status").out; !strings.Contains(out, "… and 2 more, none of them worse: dispatchd org list\n") {
 		t.Errorf("many organisations:\n%s", out)
 	}
 	tr.compare("status")
