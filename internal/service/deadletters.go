@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -83,10 +84,21 @@ func (s *Service) replayJob(ctx context.Context, j *store.Job) error {
 			return fmt.Errorf("read the job's since: %w", err)
 		}
 	}
+	if v := j.Args["until"]; v != "" {
+		if sel.Until, err = time.Parse(time.RFC3339Nano, v); err != nil {
+			return fmt.Errorf("read the job's until: %w", err)
+		}
+	}
+	disabled := 0
 	for _, ch := range event.Channels {
 		for more := true; more; {
 			var n int
-			if n, more, err = s.o.Store.Replay(ctx, j.Org, ch, sel, jobBatch); err != nil {
+			n, more, err = s.o.Store.Replay(ctx, j.Org, ch, sel, jobBatch)
+			if errors.Is(err, store.ErrDisabled) {
+				disabled++
+				break
+			}
+			if err != nil {
 				return fmt.Errorf("replay: %w", err)
 			}
 			j.Done += int64(n)
@@ -97,6 +109,9 @@ func (s *Service) replayJob(ctx context.Context, j *store.Job) error {
 				return err
 			}
 		}
+	}
+	if disabled == len(event.Channels) {
+		return fmt.Errorf("replay: %w", store.ErrDisabled)
 	}
 	return nil
 }

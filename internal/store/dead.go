@@ -29,6 +29,7 @@ type DeadLetter struct {
 type Selection struct {
 	ORCID orcid.ID  // zero: of every user
 	Since time.Time // died at or after; zero: whenever
+	Until time.Time // died at or before; zero: whenever
 }
 
 // ErrDisabled says that dead letters cannot be replayed to a channel that is
@@ -140,13 +141,16 @@ func parseDead(at, field, raw string) (DeadLetter, error) {
 }
 
 // selectedLua finds the dead letters of a selection. ARGV mark, now, member of
-// the ready index, how many, since (ms or -inf), field (or empty).
+// the ready index, how many, since (ms or -inf), field (or empty), until (ms or
+// +inf).
 const selectedLua = `
 local c = channel(4, ARGV[3])
 local function selected(most)
-  if ARGV[6] == '' then return redis.call('ZRANGEBYSCORE', c.deadAt, ARGV[5], '+inf', 'LIMIT', 0, most) end
+  if ARGV[6] == '' then return redis.call('ZRANGEBYSCORE', c.deadAt, ARGV[5], ARGV[7], 'LIMIT', 0, most) end
   local at = redis.call('ZSCORE', c.deadAt, ARGV[6])
-  if at and (ARGV[5] == '-inf' or tonumber(at) >= tonumber(ARGV[5])) then return {ARGV[6]} end
+  if at and (ARGV[5] == '-inf' or tonumber(at) >= tonumber(ARGV[5])) and (ARGV[7] == '+inf' or tonumber(at) <= tonumber(ARGV[7])) then
+    return {ARGV[6]}
+  end
   return {}
 end
 `
@@ -234,10 +238,13 @@ func (s *Store) selectionCall(sc *script, org string, ch event.Channel, sel Sele
 	if err != nil {
 		return nil, err
 	}
-	since := "-inf"
+	since, until := "-inf", "+inf"
 	if !sel.Since.IsZero() {
 		since = strconv.FormatInt(sel.Since.UnixMilli(), 10)
 	}
-	c.args = append(c.args, batchSize(n), since, userField(sel.ORCID))
+	if !sel.Until.IsZero() {
+		until = strconv.FormatInt(sel.Until.UnixMilli(), 10)
+	}
+	c.args = append(c.args, batchSize(n), since, userField(sel.ORCID), until)
 	return c, nil
 }

@@ -180,6 +180,9 @@ func TestReplaySelectsAndIsDueAtOnce(t *testing.T) {
 		if n, more := b.replay(Selection{ORCID: list[1].ORCID, Since: list[0].DiedAt}, 10); n != 0 || more {
 			b.Errorf("replayed %d before since", n)
 		}
+		if n, more := b.replay(Selection{ORCID: list[0].ORCID, Until: list[1].DiedAt}, 10); n != 0 || more {
+			b.Errorf("replayed %d after until", n)
+		}
 		if n, more := b.replay(Selection{ORCID: list[3].ORCID}, 10); n != 1 || more {
 			b.Errorf("replayed %d, more %v", n, more)
 		}
@@ -192,7 +195,11 @@ func TestReplaySelectsAndIsDueAtOnce(t *testing.T) {
 		if d := b.claimOne(); d.ORCID != list[1].ORCID {
 			b.Errorf("claimed %+v", d)
 		}
-		n, more, err := b.s.Purge(ctx, "uni-a", event.Webhook, Selection{ORCID: list[0].ORCID}, 1)
+		n, more, err := b.s.Purge(ctx, "uni-a", event.Webhook, Selection{Until: list[3].DiedAt}, 10)
+		if err != nil || n != 0 || more {
+			b.Errorf("purged %d after until, more %v, %v", n, more, err)
+		}
+		n, more, err = b.s.Purge(ctx, "uni-a", event.Webhook, Selection{ORCID: list[0].ORCID}, 1)
 		if err != nil || n != 1 || more {
 			b.Errorf("purged %d, more %v, %v", n, more, err)
 		}
