@@ -11,7 +11,10 @@ import (
 )
 
 const (
-	// lookUpPause is how long a delivery waits whose user could not be read.
+	// lookUpTries is how often users are read before their deliveries are given
+	// back, and lookUpPause how long those then wait: a connection that breaks
+	// must not cost seconds, a Redis that is away must not be asked in a loop.
+	lookUpTries = 4
 	lookUpPause = 5 * time.Second
 	// cutAfter is how much later than the channel's own timeout an attempt is
 	// cut off, should the deliverer not keep to it.
@@ -85,6 +88,10 @@ func (s *System) affiliations(ctx context.Context, organisation string, list []e
 		ids[i] = d.ORCID
 	}
 	users, err := s.opt.Users.Users(ctx, ids)
+	for tries := 1; err != nil && tries < lookUpTries && ctx.Err() == nil; tries++ {
+		pause(ctx, backoff(finishFirst, finishMax, tries))
+		users, err = s.opt.Users.Users(ctx, ids)
+	}
 	if err != nil {
 		return nil, err
 	}

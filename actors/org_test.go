@@ -141,7 +141,7 @@ func TestWhoIsNotAffiliatedIsCancelledAndAFailedLookUpIsNot(t *testing.T) {
 		b.users.setAway(true)
 		b.slots.put(hook, time.Now(), id(1), id(2), id(3))
 		b.sys.HintChannel(hook, time.Time{})
-		sleep(time.Second)
+		sleep(4 * time.Second) // claims of one place and then of two, each look-up tried four times
 		if got := b.slots.results(); got[event.Released] != 3 || len(got) != 1 {
 			b.Fatalf("with Redis away: %v", got)
 		}
@@ -149,6 +149,22 @@ func TestWhoIsNotAffiliatedIsCancelledAndAFailedLookUpIsNot(t *testing.T) {
 		sleep(10 * time.Second)
 		if got := b.slots.results(); got[event.Delivered] != 1 || got[event.Cancelled] != 2 {
 			b.Errorf("after it came back: %v", got)
+		}
+	})
+}
+
+func TestABrokenConnectionAtTheLookUpCostsNoSeconds(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.users.affiliate(id(1), false, "uni-a")
+		b.users.setAway(true)
+		b.slots.put(hook, time.Now(), id(1))
+		b.sys.HintChannel(hook, time.Time{})
+		sleep(20 * time.Millisecond)
+		b.users.setAway(false)
+		sleep(200 * time.Millisecond)
+		if got := b.slots.results(); got[event.Delivered] != 1 || len(got) != 1 {
+			b.Errorf("a look-up that failed once: %v", got)
 		}
 	})
 }

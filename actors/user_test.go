@@ -234,6 +234,19 @@ func TestNothingIsUnregisteredWhileRedisIsNotTrusted(t *testing.T) {
 	})
 }
 
+func TestARefusedRowDoesNotKeepTheRecordForEver(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.users.change(id(1), func(u *event.User) {
+			u.Registrations = []event.Registration{{Credential: "main", State: event.RegRefused, Epoch: 1, Base: 1}}
+		})
+		b.start(deliverFunc(delivered))
+		sleep(time.Minute)
+		if u, err := b.users.User(b.Context(), id(1)); err != nil || u != nil {
+			b.Errorf("nobody has this user, and the record stays: %+v %v", u, err)
+		}
+	})
+}
+
 func TestRedisAwayCostsTimeOnly(t *testing.T) {
 	bubble(t, func(b *bundle) {
 		b.start(deliverFunc(delivered))

@@ -115,6 +115,11 @@ func (a *userActor) advance() {
 		for _, credential := range p.blocked {
 			a.sys.send(a.sys.credentials.Load(), remember{credential, a.id})
 		}
+		if register.Empty(a.user) {
+			// Nobody is told and ORCID holds no row of ours: a row that ORCID
+			// refused must not keep the record for ever.
+			a.user.Registrations = nil
+		}
 		a.stepping, a.recheck = false, true
 		a.save(p.again)
 	}

@@ -103,7 +103,7 @@ func (s *Service) Status(ctx context.Context) Status {
 		st.Spool = f()
 		if st.Spool.Waiting > 0 {
 			st.Problems = append(st.Problems, Problem{
-				What: fmt.Sprintf("%d pings wait in the spool", st.Spool.Waiting), Since: st.Spool.Oldest,
+				What: count(int(st.Spool.Waiting), "ping waits", "pings wait") + " in the spool", Since: st.Spool.Oldest,
 				Cost: "these researchers' changes are told late; nothing is lost", Do: "bring Redis back; the spool drains by itself",
 			})
 		}
@@ -153,23 +153,31 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 	for _, v := range st.Channels {
 		for _, c := range v.Channels {
 			for _, h := range c.Holds {
-				if h.Hold == event.HoldRetryAfter {
-					continue // the receiver asked for it; it passes by itself
+				if h.Hold == event.HoldRetryAfter || !c.Enabled {
+					continue // the receiver asked for it and it passes; nothing is held back
 				}
 				st.Problems = append(st.Problems, Problem{
 					What:  fmt.Sprintf("%s: %s is held (%s): %s", v.ID, c.Channel, h.Hold, h.Reason),
-					Since: h.Since, Cost: fmt.Sprintf("%d deliveries wait", c.Waiting), Do: "dispatchd org show " + v.ID,
+					Since: h.Since, Cost: count(c.Waiting, "delivery waits", "deliveries wait"), Do: "dispatchd org show " + v.ID,
 				})
 			}
 			if c.Dead > 0 {
 				st.Problems = append(st.Problems, Problem{
-					What: fmt.Sprintf("%s: %d dead letters (%s)", v.ID, c.Dead, c.Channel),
+					What: fmt.Sprintf("%s: %s (%s)", v.ID, count(c.Dead, "dead letter", "dead letters"), c.Channel),
 					Cost: "the organisation was not told of these", Do: "dispatchd delivery list " + v.ID + " --dead",
 				})
 			}
 		}
 	}
 	return nil
+}
+
+// count says how many of something there are.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // LedgerReport is the books and what is wrong with them.
