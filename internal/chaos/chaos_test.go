@@ -36,7 +36,7 @@ type tally struct {
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setting{
-		orgs: []string{"uni-a", "uni-b", "uni-c"}, users: probes + 400, smallDisk: true,
+		orgs: []string{"uni-a", "uni-b", "uni-c"}, users: probes + 400, smallDisk: true, timeout: "1s",
 		behaviour: receiver.Slow(8*time.Millisecond, receiver.OK()), // so that some are in flight
 		belongs: func(u, o int) bool {
 			return u < probes || o == 0 && u%3 != 2 || o == 1 && u%2 == 0 || o == 2 && (u%5 == 0 || u%6 == 5)
@@ -312,9 +312,11 @@ func (c *chaos) sound() error {
 	return errors.Join(errs...)
 }
 
-// backToBase waits until goroutines and memory are near what peace needs.
+// backToBase waits until goroutines and memory are near what peace needs. The
+// callback listener keeps the goroutine of a connection that has ended for up to
+// 20 s: a long freeze leaves one for every ping that was given up.
 func (c *chaos) backToBase() error {
-	return within(10*time.Second, 200*time.Millisecond, func() error {
+	return within(25*time.Second, 200*time.Millisecond, func() error {
 		m, err := c.w.api.metrics()
 		if err != nil {
 			return err

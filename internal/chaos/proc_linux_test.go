@@ -9,7 +9,9 @@ import (
 
 // dieWithTest makes a child end when this process ends, however it ends; signals
 // to the test's group, such as of a terminal, are not for it.
-func dieWithTest() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true} }
+func dieWithTest() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+}
 
 // mountSmall puts a file system of so many bytes in memory on dir; undo takes it
 // away. It fails without the privilege.

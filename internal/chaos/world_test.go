@@ -29,7 +29,8 @@ type setting struct {
 	// belongs reports whether user u is affiliated with organisation o; nil
 	// means everybody with everything.
 	belongs func(u, o int) bool
-	// timeout of one delivery; "" means 1s.
+	// timeout of one delivery; "" means 10s, so that a busy machine makes no
+	// second attempt.
 	timeout string
 	// smallDisk puts data_dir on a small file system, when that is possible.
 	smallDisk bool
@@ -168,7 +169,7 @@ func (w *world) configure(bin string) *daemon {
 	orcidURL := "http://" + ln.Addr().String()
 	timeout := w.set.timeout
 	if timeout == "" {
-		timeout = "1s"
+		timeout = "10s"
 	}
 	conf := filepath.Join(w.t.TempDir(), "config.toml")
 	w.must(os.WriteFile(filepath.Join(filepath.Dir(conf), "orcid.secret"), []byte(clientSecret+"\n"), 0o600))
