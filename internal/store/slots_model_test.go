@@ -65,6 +65,7 @@ type slotModel struct {
 	claims  []claimed
 	entries []Target // of one earlier entry each: first target only names it
 	byEntry map[string][]Target
+	times   map[int64]bool // accepted-at of every ping, ms
 	lanes   map[string]int
 	lost    int64 // slots whose news is gone, which only the cap may do
 	before  slotWorld
@@ -75,7 +76,7 @@ func newSlotModel(t *rapid.T, s *Store, clock *fakeClock) *slotModel {
 	m := &slotModel{
 		s: s, clock: clock, ctx: context.Background(), enabled: map[event.ChannelKey]bool{},
 		last: map[newsKey]int{}, told: map[newsKey]int{}, touched: map[slotKey]int{}, current: map[slotKey]claimed{},
-		byEntry: map[string][]Target{}, lanes: map[string]int{},
+		byEntry: map[string][]Target{}, times: map[int64]bool{}, lanes: map[string]int{},
 	}
 	for _, org := range []string{"uni-a", "uni-b"} { // two partitions
 		for _, ch := range event.Channels {
@@ -267,19 +268,23 @@ func (m *slotModel) checkChannels(t *rapid.T, w slotWorld) {
 }
 
 func (m *slotModel) enqueue(t *rapid.T) {
-	m.clock.advance(7 * time.Millisecond) // so that no two pings have the same time
+	m.clock.advance(7 * time.Millisecond)
 	now := m.clock.now()
 	lane := rapid.IntRange(0, Lanes-1).Draw(t, "lane")
 	m.seq++
 	entry := fmt.Sprintf("%d-%d", now.UnixMilli(), m.seq)
 	var list []Target
-	for i := range rapid.IntRange(1, 3).Draw(t, "targets") {
+	for range rapid.IntRange(1, 3).Draw(t, "targets") {
 		k := m.key(t)
-		late := time.Duration(rapid.IntRange(0, 100).Draw(t, "late by")) * time.Second
+		at := now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(t, "late by")) * time.Second)
+		for m.times[at.UnixMilli()] { // no two pings of a user are accepted in the same microsecond
+			at = at.Add(-time.Millisecond)
+		}
+		m.times[at.UnixMilli()] = true
 		list = append(list, Target{
 			Org: k.Org, Channel: k.Channel, ORCID: rapid.SampledFrom(m.users).Draw(t, "user"), Entry: entry,
 			Type: rapid.SampledFrom([]event.Type{event.Updated, event.Updated, event.Created, event.Locked}).Draw(t, "type"),
-			At:   now.Add(-late + time.Duration(i)*2*time.Millisecond),
+			At:   at,
 		})
 	}
 	m.byEntry[entry], m.lanes[entry] = list, lane
