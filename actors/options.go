@@ -49,6 +49,9 @@ type Credential struct {
 	// BaseID is the base from which callback URLs are built now.
 	BaseID    int
 	Registrar Registrar
+	// Locked says in words why nothing may be registered or unregistered with
+	// the credential; requests with Permit go on. Empty: nothing is locked.
+	Locked string
 }
 
 // Limits bound what runs at once. The zero value means the defaults.

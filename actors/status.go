@@ -154,6 +154,8 @@ func (a *credentialActor) publish() {
 		Rate: a.cred.Rate, Waiting: a.lanes.len(), Express: a.lanes.nExpress, InFlight: len(a.flying), Used: a.used,
 	}}
 	switch {
+	case a.cred.Locked != "":
+		e.State, e.Detail, e.NextProbe = StateRefused, a.cred.Locked, time.Time{}
 	case a.trouble != "":
 		e.State = StateRefused
 	case a.paused:

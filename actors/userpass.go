@@ -87,7 +87,7 @@ func (a *userActor) plan() plan {
 		organisation: s.opt.Directory.Organisation,
 		base: func(credential string) (int, bool) {
 			c, ok := (*s.creds.Load())[credential]
-			return c.BaseID, ok
+			return c.BaseID, ok && c.Locked == ""
 		},
 		blocked: func(credential string) (time.Duration, bool) {
 			return s.board.blocked(credential, time.Now(), s.tuning.probeEvery)

@@ -33,8 +33,16 @@ func (r *registrar) Put(ctx context.Context, id orcid.ID, epoch, base int) (orci
 	return r.client.PutWebhook(ctx, id, url)
 }
 
-// Delete unregisters it.
+// Delete unregisters it. A row whose key was given up cannot be named any more:
+// it stays at ORCID, where it dies of the 404 that its pings get.
 func (r *registrar) Delete(ctx context.Context, id orcid.ID, epoch, base int) (orcid.Answer, error) {
+	b, err := r.store.Base(ctx, base)
+	if err != nil {
+		return orcid.Answer{}, fmt.Errorf("find base %d of a callback URL: %w", base, err)
+	}
+	if !r.keys.Load().Has(b.KeyID) {
+		return orcid.Answer{Kind: orcid.NoSuchWebhook, Detail: "its callback key was given up"}, nil
+	}
 	url, err := r.url(ctx, id, epoch, base)
 	if err != nil {
 		return orcid.Answer{}, err

@@ -25,6 +25,7 @@ import (
 	"dispatchd/internal/fanout"
 	"dispatchd/internal/intake"
 	"dispatchd/internal/intake/spool"
+	"dispatchd/internal/liveness"
 	"dispatchd/internal/org"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
@@ -57,6 +58,10 @@ type app struct {
 	router    *deliver.Router
 	orcid     orcidClients
 	admin     *admin.Server
+	gaps      *liveness.Gaps
+	prober    *liveness.Prober
+	watch     *liveness.Watcher
+	locks     atomic.Pointer[locks]
 
 	reloading sync.Mutex
 	attached  attachment
@@ -106,8 +111,12 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	if err := a.setIntake(c); err != nil {
 		return nil, err
 	}
+	if err := a.setLiveness(); err != nil {
+		return nil, err
+	}
 	// Only now that everything is built may anybody ask.
 	go func() { a.ended("callback listener", a.intake.Serve(o.Callback)) }()
+	a.startLiveness()
 	go func() { a.ended("admin listener", a.admin.Serve(o.Admin)) }()
 	return a, nil
 }

@@ -125,10 +125,11 @@ func (a *app) startAttached(ctx context.Context) error {
 	for _, c := range changes {
 		a.log.Info("organisation", "change", c)
 	}
-	creds, err := a.credentials(ctx, a.config.Load())
+	creds, locked, err := a.credentials(ctx, a.config.Load(), a.keys.Load())
 	if err != nil {
 		return err
 	}
+	a.locks.Store(&locked)
 	at := &a.attached
 	at.mu.Lock()
 	defer at.mu.Unlock()
@@ -137,7 +138,7 @@ func (a *app) startAttached(ctx context.Context) error {
 		return at.system.SetCredentials(creds)
 	}
 	system, err := actors.Start(actors.Options{
-		Slots: a.store, Users: a.store, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
+		Slots: a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
 		Notices: a.service.Notices(), Credentials: creds, Limits: limitsOf(a.config.Load()),
 		Now: a.store.Now, Panics: a.metrics.panicked, Logger: a.log, Registerer: a.reg,
 	})
@@ -171,6 +172,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	a.hints.system.Store(system)
 	at.running.Go(func() { a.store.Keep(work) })
 	at.running.Go(func() { reader.Run(work) })
+	at.running.Go(func() { a.watch.Run(work) })
 	at.running.Go(func() {
 		if err := a.service.Run(work); err != nil && work.Err() == nil {
 			a.log.Error("jobs do not run; restart dispatchd when redis works", "err", err)
@@ -192,6 +194,9 @@ func (a *app) recoverLoss(ctx context.Context) error {
 		return service.Explain("recover", err)
 	}
 	a.log.Warn("recovered: this redis is ours as it is, what it lost is lost")
+	if err := a.watch.OweLost(ctx, credentialNames(a.config.Load())); err != nil {
+		return err
+	}
 	return a.startAttached(ctx)
 }
 

@@ -10,9 +10,9 @@ import (
 
 	"dispatchd/actors"
 	"dispatchd/config"
+	"dispatchd/internal/callback"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/service"
-	"dispatchd/internal/store"
 )
 
 // orcidClients keeps one client per credential as long as its settings stay,
@@ -32,25 +32,32 @@ func credentialNames(c *config.Config) []string {
 	return slices.Sorted(maps.Keys(c.ORCID.Credentials))
 }
 
-// credentials makes what the actors know of every credential.
-func (a *app) credentials(ctx context.Context, c *config.Config) ([]actors.Credential, error) {
+// credentials makes what the actors know of every credential, and says which of
+// them must not register with these keys.
+func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.Keys) ([]actors.Credential, locks, error) {
 	var out []actors.Credential
+	locked := locks{}
 	for _, name := range credentialNames(c) {
 		cred := c.ORCID.Credentials[name]
-		base, err := a.store.BaseID(ctx, store.Base{PublicURL: c.PublicURL, ClientID: cred.ClientID, KeyID: a.keys.Load().SigningID()})
+		base, lost, err := a.base(ctx, c, keys, cred.ClientID)
 		if err != nil {
-			return nil, fmt.Errorf("note the base of the callback URLs: %w", err)
+			return nil, nil, err
 		}
 		client, err := a.orcidClient(c, name, cred)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		out = append(out, actors.Credential{
+		one := actors.Credential{
 			Name: name, Rate: cred.Rate, BaseID: base,
 			Registrar: &registrar{client: client, keys: &a.keys, store: a.store},
-		})
+		}
+		if lost {
+			locked[name], one.Locked = base, lockedWhat+"; "+lockedDo
+			a.log.Error("A CALLBACK KEY IS LOST: nothing is registered with a credential", "credential", name, "err", lockedWhat, "do", lockedDo)
+		}
+		out = append(out, one)
 	}
-	return out, nil
+	return out, locked, nil
 }
 
 func (a *app) orcidClient(c *config.Config, name string, cred config.Credential) (*orcid.Client, error) {

@@ -34,6 +34,7 @@ var below = map[string][]string{
 	"internal/intake/spool":    {},
 	"internal/store":           {},
 	"internal/fanout":          {"internal/store"},
+	"internal/liveness":        {"internal/register"},
 	"internal/deliver":         {},
 	"internal/deliver/webhook": {"internal/deliver"},
 	"internal/deliver/email":   {"internal/deliver"},

@@ -26,6 +26,9 @@ type options struct {
 
 	// now replaces Redis's time in tests; nil means Redis's time.
 	now func() time.Time
+	// lookEvery replaces the pause between looks at what catch-up has to do in
+	// tests; 0 means the usual.
+	lookEvery time.Duration
 }
 
 func (o *options) validate() error {

@@ -86,6 +86,7 @@ func (a *app) degraded() []service.Problem {
 	case problem != "":
 		out = append(out, service.Problem{What: problem, Since: since, Cost: "nothing is delivered; pings go to the spool", Do: "systemctl status redis-server"})
 	}
+	out = append(out, a.lifeProblems()...)
 	if a.embedded != nil {
 		out = append(out, service.Problem{
 			What: "Redis is embedded: this is a trial", Since: a.began, Cost: "everything is lost when the daemon stops",

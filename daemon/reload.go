@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"dispatchd/config"
+	"dispatchd/internal/callback"
 	"dispatchd/internal/service"
 )
 
@@ -41,8 +43,15 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if !a.attached.isStarted() {
 		return nil, errors.New("redis is not there yet, so organisations cannot be changed; reload again when it is")
 	}
-	creds, err := a.credentials(ctx, next)
+	keys, err := callback.NewKeys(next.CallbackKeys)
 	if err != nil {
+		return nil, fmt.Errorf("use the callback keys: %w", err)
+	}
+	creds, locked, err := a.credentials(ctx, next, keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.locksMore(locked); err != nil {
 		return nil, err
 	}
 	ch, err := a.newChannels(next)
@@ -58,6 +67,7 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err := a.setKeys(next); err != nil {
 		return nil, err
 	}
+	a.locks.Store(&locked)
 	if err := a.attached.system.SetCredentials(creds); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,11 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetStatusCode(fasthttp.StatusNotFound)
 		return
 	}
+	if target.IsProbe() {
+		ctx.Response.Header.Set(callback.ProbeHeader, "ok")
+		ctx.SetStatusCode(fasthttp.StatusNoContent)
+		return
+	}
 	credential, ok := s.o.Credential(target.ClientID)
 	if !ok {
 		s.metrics.unknownCredential.Inc()

@@ -59,14 +59,14 @@ return dropped
 `
 
 // silencesBody: KEYS mark, silences; ARGV mark, then fields. Returns the value of
-// each, or ''.
+// each, or ”.
 const silencesBody = `
 local out = {}
 for i = 2, #ARGV do out[i - 1] = redis.call('HGET', KEYS[2], ARGV[i]) or '' end
 return out
 `
 
-// silenceSetBody: KEYS mark, silences; ARGV mark, then field and value; ''
+// silenceSetBody: KEYS mark, silences; ARGV mark, then field and value; ”
 // forgets.
 const silenceSetBody = `
 for i = 2, #ARGV, 2 do

@@ -1,0 +1,189 @@
+package liveness
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+)
+
+// hit is a user whose record ORCID's search says has changed.
+type hit struct {
+	user    *event.User
+	silence event.Silence // before
+	known   time.Time     // until when changes are known
+	counts  bool          // says something about the registration
+	since   time.Time     // what was asked for
+}
+
+// found deals with the changes that a round found.
+func (w *Watcher) found(ctx context.Context, credential string, r *round, users []*event.User) error {
+	hits, err := w.hitsOf(ctx, credential, users, r.Since)
+	if err != nil {
+		return err
+	}
+	for i := range hits {
+		hits[i].counts = true
+	}
+	told, err := w.settle(ctx, credential, hits, func() { w.called(r) })
+	r.Found += len(hits)
+	r.Told += told
+	return err
+}
+
+func (w *Watcher) hitsOf(ctx context.Context, credential string, users []*event.User, since time.Time) ([]hit, error) {
+	silences, err := w.o.Store.Silences(ctx, credential, idsOf(users))
+	if err != nil {
+		return nil, err
+	}
+	serves := w.serves(credential)
+	hits := make([]hit, len(users))
+	for i, u := range users {
+		hits[i] = hit{user: u, silence: silences[i], since: since, known: knownUntil(u, credential, silences[i], serves)}
+	}
+	return hits, nil
+}
+
+// settle tells of every hit that no ping told of, and returns how many. It may
+// be repeated: what was told once is known then.
+func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, called func()) (told int, err error) {
+	var missed, doubtful []hit
+	for _, h := range hits {
+		if h.known.Before(h.since) {
+			missed = append(missed, h)
+		} else {
+			doubtful = append(doubtful, h)
+		}
+	}
+	later, again, err := w.ask(ctx, credential, doubtful, called)
+	if err != nil {
+		return 0, err
+	}
+	missed = append(missed, later...)
+	w.metrics.changes.WithLabelValues(resultUnderWay).Add(float64(len(again)))
+	w.metrics.changes.WithLabelValues(resultPinged).Add(float64(len(doubtful) - len(later) - len(again)))
+	now := w.o.Now()
+	checks := make([]event.Check, 0, len(again))
+	for _, h := range again {
+		checks = append(checks, event.Check{Kind: event.CheckBaseline, ORCID: h.user.ORCID, Credential: credential, At: now.Add(settle)})
+	}
+	// The order matters: told before it counts as known, watched before the
+	// silence is noted.
+	if err := w.tell(ctx, credential, missed, now); err != nil {
+		return 0, err
+	}
+	silences := make(map[orcid.ID]event.Silence, len(missed))
+	var rearm []*event.User
+	for _, h := range missed {
+		v := verdict{silence: event.Silence{At: now, Count: h.silence.Count}}
+		if h.counts {
+			v = judge(h.user, credential, h.silence, h.since, now, w.o.Gaps.long(h.since, now))
+		}
+		silences[h.user.ORCID] = v.silence
+		if v.watch {
+			checks = append(checks, event.Check{Kind: event.CheckAtRisk, ORCID: h.user.ORCID, Credential: credential, At: now.Add(pingWait)})
+		}
+		if v.rearm {
+			rearm = append(rearm, h.user)
+		}
+	}
+	if err := w.o.Store.AddChecks(ctx, checks); err != nil {
+		return 0, err
+	}
+	for _, u := range rearm {
+		if _, err := w.rearm(ctx, u.ORCID, credential, reasonSilent); err != nil {
+			return 0, err
+		}
+	}
+	return len(missed), w.o.Store.SetSilences(ctx, credential, silences)
+}
+
+// maxTell bounds one entry of the intake log.
+const maxTell = 256
+
+// tell writes the changes into the intake log.
+func (w *Watcher) tell(ctx context.Context, credential string, missed []hit, now time.Time) error {
+	for part := range slices.Chunk(missed, maxTell) {
+		pings := make([]event.Ping, len(part))
+		for i, h := range part {
+			pings[i] = event.Ping{Credential: credential, ORCID: h.user.ORCID, AcceptedAt: now, CaughtUp: true}
+		}
+		if err := w.o.Store.Append(ctx, pings); err != nil {
+			return err
+		}
+		w.o.Wake()
+	}
+	for _, h := range missed {
+		result := resultTold
+		if !h.counts {
+			result = resultRegistered
+		}
+		w.metrics.changes.WithLabelValues(result).Inc()
+	}
+	return nil
+}
+
+// worthNarrowing is from how many doubtful hits on one more search is made to
+// spare reading records.
+const worthNarrowing = 3
+
+// ask finds out whose record changed after what is known of it. A change that is
+// so new that its ping may still come is to be looked at again.
+func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, called func()) (missed, again []hit, err error) {
+	slices.SortFunc(doubtful, func(a, b hit) int {
+		return cmp.Or(a.known.Compare(b.known), cmp.Compare(a.user.ORCID.Base(), b.user.ORCID.Base()))
+	})
+	for part := range slices.Chunk(doubtful, orcid.MaxSearchIDs) {
+		if len(part) > worthNarrowing {
+			ids := make([]orcid.ID, len(part))
+			for i, h := range part {
+				ids[i] = h.user.ORCID
+			}
+			// Whoever did not change since the earliest of them did not change
+			// since their own.
+			changed, err := w.o.ORCID.ChangedSince(ctx, credential, ids, part[0].known)
+			if err != nil {
+				return nil, nil, err
+			}
+			called()
+			part = slices.DeleteFunc(slices.Clone(part), func(h hit) bool { return !slices.Contains(changed, h.user.ORCID) })
+		}
+		for _, h := range part {
+			at, err := w.lastModified(ctx, credential, h.user.ORCID, called)
+			switch {
+			case err != nil:
+				return nil, nil, err
+			case at.IsZero(), at.After(h.known) && at.Before(w.o.Now().Add(-settle)):
+				missed = append(missed, h)
+			case at.After(h.known):
+				again = append(again, h)
+			}
+		}
+	}
+	return missed, again, nil
+}
+
+// lastModified returns when a record changed; zero when ORCID shows it to nobody
+// (locked, deactivated, deprecated): better told once more than never.
+func (w *Watcher) lastModified(ctx context.Context, credential string, id orcid.ID, called func()) (time.Time, error) {
+	at, err := w.o.ORCID.LastModified(ctx, credential, id)
+	var answer *orcid.AnswerError
+	if err == nil || errors.As(err, &answer) {
+		called()
+	}
+	if answer != nil {
+		switch answer.Answer.Kind {
+		case orcid.Conflict, orcid.Redirected, orcid.NoSuchRecord:
+			return time.Time{}, nil
+		}
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("see when the record of %s changed: %w", id, err)
+	}
+	return at, nil
+}
