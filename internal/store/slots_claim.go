@@ -16,45 +16,61 @@ import (
 // then field and slot of each one claimed.
 const claimBody = `
 local made, out = 0, {}
+-- take claims a slot that has more to say than one type. Returns its text, or
+-- nothing when nothing is left to claim.
+local function take(c, field, s)
+  local gone = false
+  if s.told then
+    gone = told(c, field, s, s.ctype, s.cgen)
+  elseif s.token then -- its lease ended and nobody finished it
+    s.crashes = s.crashes + 1
+    if s.again then s.attempts, s.began = 0, 0 end
+  end
+  land(c, s)
+  if gone then return nil end
+  if s.crashes >= 5 then
+    bury(c, field, s, s.attempts, '', 'crashed 5 times', tonumber(ARGV[4]))
+    drop(c, field, s)
+    return nil
+  end
+  for k = 1, #ORDER do
+    if s.types[ORDER[k]] then s.ctype = ORDER[k] break end
+  end
+  made = made + 1
+  s.token, s.cgen = ARGV[3] .. '.' .. made, s.types[s.ctype]
+  local new = text(s)
+  redis.call('HSET', c.slots, field, new)
+  return new
+end
+
 for i = 5, #ARGV, 3 do
   local c = channel(4 + (i - 5) / 3 * 5, ARGV[i])
   local room, lease = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local found = {0, c.hold > now and c.hold or 0}
-  local seen, limit = 0, room + 100
+  local seen, limit, till = 0, room + 100, F(now + lease)
   while c.enabled and c.hold <= now and room > 0 and seen < limit do
-    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, room)
+    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, math.min(room, 1000))
     if #due == 0 then break end
+    seen = seen + #due
+    local slots = redis.call('HMGET', c.slots, unpack(due))
     for j = 1, #due do
-      local field = due[j]
-      local raw = redis.call('HGET', c.slots, field)
-      seen = seen + 1
-      if not raw then
-        redis.call('ZREM', c.due, field)
+      local field, raw, flying = due[j], slots[j], nil
+      local only = raw and string.match(raw, '^%d+;([CUDPL])$')
+      if only then
+        made = made + 1
+        flying = aloft(raw, only, ARGV[3] .. '.' .. made)
+        redis.call('HSET', c.slots, field, flying)
+      elseif raw then
+        flying = take(c, field, parse(raw))
       else
-        local s, gone = parse(raw), false
-        if s.told then
-          gone = told(c, field, s, s.ctype, s.cgen)
-        elseif s.token then -- its lease ended and nobody finished it
-          s.crashes = s.crashes + 1
-          if s.again then s.attempts, s.began = 0, 0 end
-        end
-        land(c, s)
-        if not gone and s.crashes >= 5 then
-          bury(c, field, s, s.attempts, '', 'crashed 5 times', tonumber(ARGV[4]))
-          drop(c, field, s)
-        elseif not gone then
-          for k = 1, #ORDER do
-            if s.types[ORDER[k]] then s.ctype = ORDER[k] break end
-          end
-          made = made + 1
-          room = room - 1
-          s.token, s.cgen = ARGV[3] .. '.' .. made, s.types[s.ctype]
-          c.flight = c.flight + 1
-          put(c, field, s)
-          redis.call('ZADD', c.due, F(now + lease), field)
-          found[#found + 1] = field
-          found[#found + 1] = text(s)
-        end
+        redis.call('ZREM', c.due, field)
+      end
+      if flying then
+        room = room - 1
+        c.flight = c.flight + 1
+        redis.call('ZADD', c.due, till, field)
+        found[#found + 1] = field
+        found[#found + 1] = flying
       end
     end
   end

@@ -21,62 +21,78 @@ type Target struct {
 }
 
 // enqueueBody: KEYS mark, ready, ledger, applied, then five a channel; ARGV
-// mark, now, quiet (ms), number of channels, their members of the ready index,
+// mark, now, number of channels, their members of the ready index,
 // number of entries, their ids, then per target: number of the entry, number of
-// the channel, field, type, accepted at (µs). Returns per channel when it is
-// next ready, or -1.
+// the channel, field, type, accepted at (µs), accepted at (ms, rounded up) plus
+// quiet. Returns per channel when it is next ready, or -1.
+//
+// News for nobody who waits or lies dead is nearly all there is: its slot is
+// written as text() would, without making a table of it first.
 const enqueueBody = `
-local quiet, channels = tonumber(ARGV[3]), {}
-local n = tonumber(ARGV[4])
+local function coalesce(c, field, raw, t, us, due)
+  local s
+  if raw then
+    s = parse(raw)
+    count('coalesced', 1)
+  else
+    s = {types = {}, latest = us, first = us, top = 0, attempts = 0, began = 0, crashes = 0}
+    redis.call('ZADD', c.due, F(due), field)
+    count('opened', 1)
+    count('pending', 1)
+  end
+  if c.graves > 0 then
+    local d = unbury(c, field)
+    if d then join(s, d) end
+  end
+  local gen = math.max(us, s.top + 1)
+  s.types[t], s.top = gen, gen
+  if t == 'C' and (not s.created or s.created < us) then s.created = us end
+  if us > s.latest then s.latest = us end
+  if us < s.first then s.first = us end
+  if s.token then
+    if not s.again or due < s.again then s.again = due end
+    if not s.afirst or us < s.afirst then s.afirst = us end
+  elseif s.attempts > 0 then
+    s.attempts, s.began = 0, 0
+    if tonumber(redis.call('ZSCORE', c.due, field)) > now + HOUR then redis.call('ZADD', c.due, F(now + HOUR), field) end
+  end
+  put(c, field, s)
+end
+
+local channels = {}
+local n = tonumber(ARGV[3])
 for i = 1, n do
-  local c = channel(5 * i, ARGV[4 + i])
+  local c = channel(5 * i, ARGV[3 + i])
   c.graves = redis.call('HLEN', c.dead)
   channels[i] = c
 end
-local at = 5 + n
+local at = 4 + n
 local entries, new = tonumber(ARGV[at]), {}
 for i = 1, entries do
   local id = ARGV[at + i]
   new[i] = redis.call('ZADD', KEYS[4], 'NX', string.match(id, '^%d+'), id) == 1
 end
-for i = at + entries + 1, #ARGV, 5 do
+local opened = 0
+for i = at + entries + 1, #ARGV, 6 do
   if new[tonumber(ARGV[i])] then
     local c, field, t, us = channels[tonumber(ARGV[i + 1])], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
     count(t == 'C' and 'created' or 'targets', 1)
     if not c.enabled then
       count('ignored_disabled', 1)
     else
-      local due = math.ceil(us / 1000) + quiet
-      local raw, s = redis.call('HGET', c.slots, field), nil
-      if raw then
-        s = parse(raw)
-        count('coalesced', 1)
+      local raw = redis.call('HGET', c.slots, field)
+      if raw or c.graves > 0 then
+        coalesce(c, field, raw, t, us, tonumber(ARGV[i + 5]))
       else
-        s = {types = {}, latest = us, first = us, top = 0, attempts = 0, began = 0, crashes = 0}
-        redis.call('ZADD', c.due, F(due), field)
-        count('opened', 1)
-        count('pending', 1)
+        redis.call('HSET', c.slots, field, ARGV[i + 4] .. ';' .. t)
+        redis.call('ZADD', c.due, ARGV[i + 5], field)
+        opened = opened + 1
       end
-      if c.graves > 0 then
-        local d = unbury(c, field)
-        if d then join(s, d) end
-      end
-      local gen = math.max(us, s.top + 1)
-      s.types[t], s.top = gen, gen
-      if t == 'C' and (not s.created or s.created < us) then s.created = us end
-      if us > s.latest then s.latest = us end
-      if us < s.first then s.first = us end
-      if s.token then
-        if not s.again or due < s.again then s.again = due end
-        if not s.afirst or us < s.afirst then s.afirst = us end
-      elseif s.attempts > 0 then
-        s.attempts, s.began = 0, 0
-        if tonumber(redis.call('ZSCORE', c.due, field)) > now + HOUR then redis.call('ZADD', c.due, F(now + HOUR), field) end
-      end
-      put(c, field, s)
     end
   end
 end
+count('opened', opened)
+count('pending', opened)
 local out = {}
 for i = 1, n do out[i] = settle(channels[i]) end
 book()
@@ -178,7 +194,7 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 	channel, entry := map[event.ChannelKey]int{}, map[string]int{}
 	var channels []event.ChannelKey
 	var members, entries []any
-	flat := make([]any, 0, 5*len(list))
+	flat := make([]any, 0, 6*len(list))
 	for _, t := range list {
 		k := event.ChannelKey{Org: t.Org, Channel: t.Channel}
 		if channel[k] == 0 {
@@ -191,9 +207,10 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 			entries = append(entries, t.Entry)
 			entry[t.Entry] = len(entries)
 		}
-		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), t.At.UnixMicro())
+		us := t.At.UnixMicro()
+		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, (us+999)/1000+quiet.Milliseconds())
 	}
-	c.args = append(c.args, quiet.Milliseconds(), len(channels))
+	c.args = append(c.args, len(channels))
 	c.args = append(c.args, members...)
 	c.args = append(c.args, len(entries))
 	c.args = append(c.args, entries...)

@@ -36,16 +36,29 @@ local function deliveredLate(c, field, t, gen)
   return true
 end
 
-local out = {}
+-- A channel is read once, however many of its deliveries end in this run, and
+-- settled when all are written.
+local out, channels, of = {}, {}, {}
 for i = 6, #ARGV, 11 do
   local k = 4 + (i - 6) / 11 * 6
-  local c = channel(k, ARGV[i])
+  local c = channels[ARGV[i]]
+  if not c then
+    c = channel(k, ARGV[i])
+    channels[ARGV[i]] = c
+  end
   local field, t, gen, token, result = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
   local retry, began = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
   if ARGV[i + 10] ~= '' then remember(KEYS[k + 5], ARGV[i + 10], tonumber(ARGV[4]), tonumber(ARGV[5])) end
   local raw, stale = redis.call('HGET', c.slots, field), false
-  local s = raw and parse(raw)
-  if s and s.token == token then
+  local plain = result == 'delivered' and raw == aloft(ARGV[i + 3] .. ';' .. t, t, token)
+  local s = raw and not plain and parse(raw)
+  if plain then
+    redis.call('HDEL', c.slots, field)
+    redis.call('ZREM', c.due, field)
+    c.flight = c.flight - 1
+    count('delivered', 1)
+    count('pending', -1)
+  elseif s and s.token == token then
     local again = s.again
     if result == 'delivered' or s.told then
       if not told(c, field, s, s.ctype, s.cgen) then back(c, field, s, again or now) end
@@ -103,8 +116,11 @@ for i = 6, #ARGV, 11 do
     stale = not deliveredLate(c, field, t, gen)
   end
   out[#out + 1] = stale and 1 or 0
-  out[#out + 1] = settle(c)
+  out[#out + 1] = 0
+  of[#out] = c
 end
+for _, c in pairs(channels) do c.next = settle(c) end
+for i, c in pairs(of) do out[i] = c.next end
 book()
 return out
 `
