@@ -2,7 +2,6 @@ package orcid
 
 import (
 	"context"
-	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"dispatchd/internal/secret"
 )
 
 // DefaultTimeout bounds one request to ORCID when ClientOptions names no other.

@@ -2,7 +2,6 @@ package orcid
 
 import (
 	"context"
-	"dispatchd/internal/secret"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dispatchd/internal/secret"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
