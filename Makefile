@@ -1,7 +1,7 @@
 # make alone prints help: every target with ## behind it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench demo test test-short lint vet generate check-generated vuln deps clean
+.PHONY: help build bench chaos demo test lint vet generate check-generated deps clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
@@ -24,8 +24,12 @@ test: deps ## run every test with the race detector (installs redis-server when 
 bench: deps ## measure the built daemon beside its baselines (under 8 minutes); writes bench/REPORT.md
 	go run ./bench -write
 
-vet: ## go vet
+chaos: deps ## kill real processes, 200 faults (under 10 minutes); ROUNDS=, SEED= change it
+	go test ./internal/chaos -run TestChaos -chaos.rounds=$(or $(ROUNDS),200) $(if $(SEED),-chaos.seed=$(SEED)) -count=1 -timeout 15m -v
+
+vet: ## go vet, and that go.mod is tidy
 	go vet ./...
+	go mod tidy -diff
 
 lint: $(LINT) ## golangci-lint (installed into .tools at its pinned version)
 	$(LINT) run ./...

@@ -28,6 +28,9 @@ type attachment struct {
 	system  *actors.System
 	drainer *spool.Drainer
 	fanout  atomic.Pointer[fanout.Reader] // read by every ping, so without the lock
+
+	recovering sync.Mutex // one recovery at a time
+	recovered  bool       // Redis is ours again, but not everything knows it yet
 }
 
 func (at *attachment) init() {
@@ -187,17 +190,24 @@ func (a *app) startAttached(ctx context.Context) error {
 // recoverLoss is `dispatchd recover --accept-loss`: a person says that what
 // Redis lost is lost.
 func (a *app) recoverLoss(ctx context.Context) error {
-	if !a.store.Guard().Forgot() {
+	at := &a.attached
+	at.recovering.Lock()
+	defer at.recovering.Unlock()
+	if a.store.Guard().Forgot() {
+		if err := a.recoverStore(ctx); err != nil {
+			return service.Explain("recover", err)
+		}
+		a.log.Warn("recovered: this redis is ours as it is, what it lost is lost")
+		at.recovered = true
+	}
+	if !at.recovered {
 		return &service.Error{Code: service.CodeConflict, What: "Redis is the one this installation knows; there is nothing to recover."}
 	}
-	if err := a.recoverStore(ctx); err != nil {
-		return service.Explain("recover", err)
+	if err := a.startAttached(ctx); err != nil {
+		return service.Explain("go on after the recovery", err) // asked again, it goes on from here
 	}
-	a.log.Warn("recovered: this redis is ours as it is, what it lost is lost")
-	if err := a.watch.OweLost(ctx, credentialNames(a.config.Load())); err != nil {
-		return err
-	}
-	return a.startAttached(ctx)
+	at.recovered = false
+	return nil
 }
 
 // recoverStore tries for a few seconds: a Redis that has just come back is
