@@ -49,7 +49,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d (again with -chaos.seed=%d -chaos.rounds=%d)", seed, seed, opts.rounds)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	all := faults(w)
-	c := &chaos{t: t, w: w, rng: rng, rows: map[string]*tally{}, faultOf: map[int]string{}}
+	c := &chaos{t: t, w: w, rng: rng, rows: map[string]*tally{}, faultOf: map[int]fault{}}
 	c.began = time.Now()
 	w.must(c.warmUp())
 	for _, i := range plan(all, rng, opts.rounds) {
@@ -103,8 +103,8 @@ type chaos struct {
 	rng        *rand.Rand
 	began      time.Time
 	rows       map[string]*tally
-	faultOf    map[int]string // by number of the round
-	goroutines float64        // in peace
+	faultOf    map[int]fault // by number of the round
+	goroutines float64       // in peace
 	memory     float64
 }
 
@@ -132,7 +132,7 @@ func (c *chaos) warmUp() error {
 // round strikes once under load and checks everything after it.
 func (c *chaos) round(f fault) bool {
 	n := c.w.books.next()
-	c.faultOf[n] = f.name
+	c.faultOf[n] = f
 	row := c.rows[f.name]
 	if row == nil {
 		row = &tally{}
@@ -301,9 +301,9 @@ func (c *chaos) sound() error {
 	if len(wrong) > 0 {
 		errs = append(errs, fmt.Errorf("%d wrong POSTs, such as %s", len(wrong), wrong[0]))
 	}
-	for n, name := range c.faultOf {
-		if d := c.w.books.dupsOf(n); d > concurrency*len(c.w.set.orgs) {
-			errs = append(errs, fmt.Errorf("%d duplicates of deliveries of round %d (%s), more than can have been in flight", d, n, name))
+	for n, f := range c.faultOf {
+		if d := c.w.books.dupsOf(n); d > f.most(len(c.w.set.orgs)) {
+			errs = append(errs, fmt.Errorf("%d duplicates of deliveries of round %d (%s), more than can have been in flight", d, n, f.name))
 		}
 	}
 	if err := c.backToBase(); err != nil {
@@ -379,8 +379,8 @@ func (c *chaos) table(all []fault) string {
 		if r == nil {
 			continue
 		}
-		for n, name := range c.faultOf {
-			if name == f.name {
+		for n, struck := range c.faultOf {
+			if struck.name == f.name {
 				r.dups += c.w.books.dupsOf(n)
 			}
 		}

@@ -27,6 +27,7 @@ type fault struct {
 	short, share int
 	strike       func(s *strike) error
 	late         int // orders the short version
+	blows        int // how often it strikes in one round; 0 means once
 	// skip says why it cannot strike here; empty when it can.
 	skip string
 }
@@ -67,7 +68,7 @@ func faults(w *world) []fault {
 		{name: "redis kill -9, always", short: 1, share: 3, strike: killRedis("always")},
 		{name: "redis frozen", short: 1, share: 3, strike: freezeRedis},
 		{name: "redis SCRIPT FLUSH", short: 1, share: 2, strike: flushScripts},
-		{name: "redis CLIENT KILL", short: 1, share: 2, strike: killClients},
+		{name: "redis CLIENT KILL", short: 1, share: 2, blows: 3, strike: killClients},
 		{name: "redis maxmemory", short: 1, share: 2, strike: fillRedis},
 		{name: "redis FLUSHALL", short: 1, share: 1, strike: emptyRedis},
 		{name: "redis rolled back", short: 1, share: 1, late: 1, strike: rollRedisBack},
@@ -76,6 +77,11 @@ func faults(w *world) []fault {
 		{name: "clock jump", skip: "the clock of the machine belongs to everything on it; a time namespace moves monotonic clocks only"},
 	}
 }
+
+// most is how many duplicates a round may make: the deliveries in flight, and at
+// each blow the pings in flight. A ping whose append may or may not have happened
+// goes to the spool as well, with the same time and so the same webhook-id.
+func (f fault) most(orgs int) int { return (concurrency + max(f.blows, 1)*loadWorkers) * orgs }
 
 // restart starts the daemon again and waits until it takes pings.
 func (s *strike) restart() error {
@@ -151,7 +157,7 @@ func flushScripts(s *strike) error {
 }
 
 func killClients(s *strike) error {
-	for range 3 {
+	for range 3 { // fault.blows
 		if err := s.w.rdb.Do(context.Background(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err(); err != nil {
 			return err
 		}
