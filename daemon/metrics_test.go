@@ -1,0 +1,64 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Every metric that DESIGN §6 names is there from the start, with its labels
+// and no label that grows with organisations or users.
+func TestEveryPromisedMetricIsThere(t *testing.T) {
+	t.Parallel()
+	promised := map[string]string{
+		"pings_received_total": "result", "ping_duration_seconds": "", "intake_log_entries": "", "spool_pings": "", "slots_pending": "",
+		"slot_oldest_age_seconds": "", "delivery_attempts_total": "channel result", "delivery_duration_seconds": "channel",
+		"delivery_latency_seconds": "", "dead_letters": "", "channels_held": "reason", "registrations": "state",
+		"orcid_requests_total": "operation status", "orcid_permit_wait_seconds": "", "redis_duration_seconds": "call result",
+		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion version",
+	}
+	w := newWorld(t, setting{users: 5})
+	w.simple("uni-a")
+	w.pingAll(5, w.users)
+	w.everyoneTaken("uni-a", w.users...)
+	w.registered(clientMain, w.users...)
+	families, err := w.d.app.reg.Gather()
+	w.must(err)
+	for _, f := range families {
+		name, ours := strings.CutPrefix(f.GetName(), "dispatchd_")
+		if !ours {
+			continue
+		}
+		labels := map[string]bool{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = true
+				if v := l.GetValue(); v == "uni-a" || strings.HasPrefix(v, "0009-") {
+					t.Errorf("%s has the label %s=%s", f.GetName(), l.GetName(), v)
+				}
+			}
+		}
+		got := strings.Join(slices.Sorted(maps.Keys(labels)), " ")
+		if want, listed := promised[name]; listed && got != want {
+			t.Errorf("%s has the labels %q, want %q", f.GetName(), got, want)
+		}
+		if f.GetHelp() == "" {
+			t.Errorf("%s has no help", f.GetName())
+		}
+		delete(promised, name)
+	}
+	for name := range promised {
+		t.Errorf("dispatchd_%s is missing", name)
+	}
+	for name, want := range map[string]float64{
+		"dispatchd_pings_received_total": 5, "dispatchd_delivery_attempts_total": 5, "dispatchd_registrations": 5, "dispatchd_ledger_difference": 0,
+	} {
+		if got := w.metric(name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	if _, raw := w.raw("GET", "/metrics", nil); !strings.Contains(string(raw), `dispatchd_pings_received_total{result="accepted"} 5`) {
+		t.Errorf("/metrics says:\n%.2000s", raw)
+	}
+}

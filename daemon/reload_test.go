@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"dispatchd/internal/sim/receiver"
+)
+
+// inFile is an organisation in the configuration file, told at path of the
+// receiver.
+func (w *world) inFile(id, path string) string {
+	return fmt.Sprintf("\n[[organisation]]\nid = %q\nname = \"Organisation %s\"\ncredential = \"main\"\ntechnical_contact = \"it@%s.example\"\nwebhook = { url = %q }\n",
+		id, id, id, w.recv.URL()+path)
+}
+
+// reload asks for a reload; it returns the status and what was said.
+func (w *world) reload() (status int, changes []string, problems []string) {
+	w.t.Helper()
+	var answer struct {
+		Changes  []string
+		Problems []struct{ Why string }
+	}
+	status = w.api("POST", "/v1/reload", nil, &answer)
+	for _, p := range answer.Problems {
+		problems = append(problems, p.Why)
+	}
+	return status, answer.Changes, problems
+}
+
+func mentions(list []string, words ...string) bool {
+	return slices.ContainsFunc(list, func(s string) bool {
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(s, w) })
+	})
+}
+
+// SIGHUP and `dispatchd reload` change what runs without interrupting it, all
+// or nothing.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{users: 20, later: true, delivery: []string{`timeout = "30s"`, "concurrency = 2", "max_in_flight = 20"}})
+	w.writeConfig(w.inFile("uni-a", "/old") + w.inFile("uni-b", "/b"))
+	w.start()
+	w.affiliate("uni-a", w.users...)
+	w.affiliate("uni-b", w.users[:2]...)
+	open := make(chan struct{})
+	w.recv.BehaveFor("/old", receiver.Gate(open, receiver.OK()))
+	w.ping(w.users[0])
+	equally(w, "deliveries under way", 1, func() int { return w.channel("uni-a").InFlight })
+
+	// A changed URL and limit, while a delivery is under way.
+	w.set.delivery = []string{`timeout = "30s"`, "concurrency = 5", "max_in_flight = 20"}
+	w.writeConfig(w.inFile("uni-a", "/new") + w.inFile("uni-b", "/b"))
+	status, changes, _ := w.reload()
+	if status != http.StatusOK || !mentions(changes, "uni-a", "webhook.url") || !mentions(changes, "delivery.concurrency") {
+		t.Errorf("the reload was answered %d and says %q", status, changes)
+	}
+	if n := w.channel("uni-a").InFlight; n != 1 {
+		t.Errorf("%d deliveries under way after the reload, want 1", n)
+	}
+	held := make(chan struct{})
+	w.recv.BehaveFor("/new", receiver.Gate(held, receiver.OK()))
+	close(open)
+	w.eventually("the delivery that was under way was taken", func() bool { return w.taken("old")[w.users[0]] == 1 })
+	w.recv.BehaveFor("/new", nil)
+	w.pingAll(len(w.users), w.users)
+	w.everyoneTaken("new", w.users...)
+	w.idle()
+	w.recv.BehaveFor("/new", receiver.Gate(held, receiver.OK()))
+	w.pingAll(len(w.users), w.users)
+	equally(w, "deliveries at once", 5, func() int { return w.channel("uni-a").InFlight })
+	close(held)
+	w.idle()
+	if n := len(w.told("old")); n != 1 {
+		t.Errorf("%d deliveries to the old URL, want 1", n)
+	}
+	reloaded := func() float64 { return w.metric("dispatchd_config_last_reload_successful") }
+	if reloaded() != 1 {
+		t.Error("the metric says that the reload failed")
+	}
+
+	// A bad file changes nothing, and every mistake is told at once.
+	good, err := os.ReadFile(w.configPath())
+	w.must(err)
+	bad := strings.Replace(string(good), `quiet_period = "0s"`, `quiet_period = "soon"`, 1) + "\ncolour = \"red\"\n"
+	bad = strings.Replace(bad, "concurrency = 5", "concurrency = -1", 1)
+	w.must(os.WriteFile(w.configPath(), []byte(bad), 0o600))
+	status, _, problems := w.reload()
+	if status != http.StatusUnprocessableEntity || !mentions(problems, "delivery.quiet_period") || !mentions(problems, "delivery.concurrency") || !mentions(problems, "colour") {
+		t.Errorf("a bad file was answered %d %q", status, problems)
+	}
+	if reloaded() != 0 {
+		t.Error("the metric says that the reload succeeded")
+	}
+	w.recv.Forget()
+	w.ping(w.users[0])
+	w.everyoneTaken("new", w.users[0])
+
+	// An organisation that is taken out of the file is suspended: its
+	// registrations and its news stay. One that comes back goes on.
+	w.registered(clientMain, w.users...)
+	w.writeConfig(w.inFile("uni-a", "/new"))
+	if status, changes, _ := w.reload(); status != http.StatusOK || !mentions(changes, "uni-b", "suspended") {
+		t.Errorf("the reload was answered %d and says %q", status, changes)
+	}
+	if reloaded() != 1 {
+		t.Error("the metric still says that the reload failed")
+	}
+	if !w.held("uni-b", "suspend") {
+		t.Error("the organisation that is gone from the file is not suspended")
+	}
+	w.idle()
+	w.recv.Forget()
+	w.pingAll(2, w.users[:2])
+	w.everyoneTaken("new", w.users[:2]...)
+	if n := len(w.told("b")); n != 0 {
+		t.Errorf("%d notifications while suspended", n)
+	}
+	w.registered(clientMain, w.users...)
+	w.stop() // also a restart leaves it suspended, and knows it
+	w.start()
+	if !w.held("uni-b", "suspend") {
+		t.Error("after a restart it is not suspended any more")
+	}
+	w.writeConfig(w.inFile("uni-a", "/new") + w.inFile("uni-b", "/b"))
+	if status, changes, _ := w.reload(); status != http.StatusOK || !mentions(changes, "uni-b", "back in the file") {
+		t.Errorf("the reload was answered %d and says %q", status, changes)
+	}
+	w.everyoneTaken("b", w.users[:2]...)
+	if n := w.deletes(); n != 0 {
+		t.Errorf("%d DELETEs at ORCID", n)
+	}
+	// What the file owns is changed there only.
+	if status := w.api("PATCH", "/v1/organisations/uni-a", object{"name": "X"}, nil); status != http.StatusConflict {
+		t.Errorf("changing an organisation of the file was answered %d", status)
+	}
+}
