@@ -57,13 +57,13 @@ type testBundle struct {
 
 var tester = By{Who: "tester", From: "127.0.0.1"}
 
-func setup(t *testing.T) *testBundle {
+func setup(t testing.TB) *testBundle {
 	t.Helper()
 	return setupOn(t, redistest.Start(t), t.TempDir())
 }
 
 // setupOn makes a service on a redis that may hold state already: a restart.
-func setupOn(t *testing.T, srv *redistest.Server, data string) *testBundle {
+func setupOn(t testing.TB, srv *redistest.Server, data string) *testBundle {
 	t.Helper()
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	if err != nil {
