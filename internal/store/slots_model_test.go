@@ -284,9 +284,19 @@ func (m *slotModel) run(t *rapid.T, steps int) {
 		weight int
 		do     func(*rapid.T)
 	}{
-		{"enqueue", 24, m.enqueue}, {"claim", 4, m.claim}, {"claim due", 20, m.claimDue}, {"finish", 28, m.finish}, {"advance", 8, m.advance},
-		{"repeat", 3, m.repeat}, {"replay", 4, m.replay}, {"hold", 4, m.hold}, {"enable", 4, m.enable}, {"purge", 1, m.purge},
-		{"cancel", 1, m.cancel}, {"leave", 1, m.leave}, {"drop", 1, m.drop},
+		{"enqueue", 24, m.enqueue},
+		{"claim", 4, m.claim},
+		{"claim due", 20, m.claimDue},
+		{"finish", 28, m.finish},
+		{"advance", 8, m.advance},
+		{"repeat", 3, m.repeat},
+		{"replay", 4, m.replay},
+		{"hold", 4, m.hold},
+		{"enable", 4, m.enable},
+		{"purge", 1, m.purge},
+		{"cancel", 1, m.cancel},
+		{"leave", 1, m.leave},
+		{"drop", 1, m.drop},
 	} {
 		do[k.name] = k.do
 		for range k.weight {
