@@ -253,7 +253,7 @@ func (w *Watcher) stepUsers(ctx context.Context, credential string, r *round) (d
 // stepSlice reads who of all ORCID changed in the next slice of time.
 func (w *Watcher) stepSlice(ctx context.Context, credential string, r *round) (done bool, err error) {
 	var ids []orcid.ID
-	end := r.At
+	var end time.Time
 	for {
 		end = r.At.Add(max(r.Width, time.Second))
 		if end.After(r.Began) {

@@ -135,7 +135,7 @@ func (w *Watcher) checkBaseline(ctx context.Context, credential string, list []e
 		h := &hits[i]
 		h.known = latest(h.known, latest(at[h.user.ORCID], since))
 	}
-	_, err = w.settle(ctx, credential, hits, w.metrics.calls.Inc)
+	_, err = w.settle(ctx, credential, hits, reader{called: w.metrics.calls.Inc})
 	return err
 }
 

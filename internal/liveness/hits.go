@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -30,10 +31,33 @@ func (w *Watcher) found(ctx context.Context, credential string, r *round, users 
 	for i := range hits {
 		hits[i].counts = true
 	}
-	told, err := w.settle(ctx, credential, hits, func() { w.called(r) })
+	read := w.pageOf(credential)
+	told, err := w.settle(ctx, credential, hits, reader{func() { w.called(r) }, read})
+	if err != nil {
+		return err
+	}
+	clear(read)
 	r.Found += len(hits)
 	r.Told += told
-	return err
+	return nil
+}
+
+// reader is what it takes to read records: whom to tell of each call, and what
+// was read before the last failure, so that the next attempt gets further.
+type reader struct {
+	called func()
+	read   map[orcid.ID]time.Time
+}
+
+// pageOf returns what was read of the page that a credential's round is at. Only
+// the round uses it, and there is one at a time.
+func (w *Watcher) pageOf(credential string) map[orcid.ID]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pages[credential] == nil {
+		w.pages[credential] = map[orcid.ID]time.Time{}
+	}
+	return w.pages[credential]
 }
 
 func (w *Watcher) hitsOf(ctx context.Context, credential string, users []*event.User, since time.Time) ([]hit, error) {
@@ -51,7 +75,7 @@ func (w *Watcher) hitsOf(ctx context.Context, credential string, users []*event.
 
 // settle tells of every hit that no ping told of, and returns how many. It may
 // be repeated: what was told once is known then.
-func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, called func()) (told int, err error) {
+func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, by reader) (told int, err error) {
 	var missed, doubtful []hit
 	for _, h := range hits {
 		if h.known.Before(h.since) {
@@ -60,7 +84,7 @@ func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, cal
 			doubtful = append(doubtful, h)
 		}
 	}
-	later, again, err := w.ask(ctx, credential, doubtful, called)
+	later, again, err := w.ask(ctx, credential, doubtful, by)
 	if err != nil {
 		return 0, err
 	}
@@ -134,7 +158,8 @@ const worthNarrowing = 3
 
 // ask finds out whose record changed after what is known of it. A change that is
 // so new that its ping may still come is to be looked at again.
-func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, called func()) (missed, again []hit, err error) {
+func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, by reader) (missed, again []hit, err error) {
+	broken := 0
 	slices.SortFunc(doubtful, func(a, b hit) int {
 		return cmp.Or(a.known.Compare(b.known), cmp.Compare(a.user.ORCID.Base(), b.user.ORCID.Base()))
 	})
@@ -150,11 +175,19 @@ func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, ca
 			if err != nil {
 				return nil, nil, err
 			}
-			called()
+			by.called()
 			part = slices.DeleteFunc(slices.Clone(part), func(h hit) bool { return !slices.Contains(changed, h.user.ORCID) })
 		}
 		for _, h := range part {
-			at, err := w.lastModified(ctx, credential, h.user.ORCID, called)
+			at, err := w.lastModified(ctx, credential, h.user.ORCID, by)
+			if unreadable(err) {
+				if broken++; broken >= maxBroken {
+					return nil, nil, err
+				}
+				err = nil // at is zero
+			} else {
+				broken = 0
+			}
 			switch {
 			case err != nil:
 				return nil, nil, err
@@ -168,22 +201,39 @@ func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, ca
 	return missed, again, nil
 }
 
+// maxBroken is how many records in a row may not be readable before it is
+// ORCID that is broken, not a record.
+const maxBroken = 3
+
+// unreadable reports whether ORCID itself fails at a record. One that always
+// does must not stop the round for ever.
+func unreadable(err error) bool {
+	var answer *orcid.AnswerError
+	return errors.As(err, &answer) && (answer.Answer.Kind == orcid.Unexpected || answer.Answer.Status == http.StatusInternalServerError)
+}
+
 // lastModified returns when a record changed; zero when ORCID shows it to nobody
 // (locked, deactivated, deprecated): better told once more than never.
-func (w *Watcher) lastModified(ctx context.Context, credential string, id orcid.ID, called func()) (time.Time, error) {
+func (w *Watcher) lastModified(ctx context.Context, credential string, id orcid.ID, by reader) (time.Time, error) {
+	if at, ok := by.read[id]; ok {
+		return at, nil
+	}
 	at, err := w.o.ORCID.LastModified(ctx, credential, id)
 	var answer *orcid.AnswerError
 	if err == nil || errors.As(err, &answer) {
-		called()
+		by.called()
 	}
 	if answer != nil {
-		switch answer.Answer.Kind {
+		switch answer.Answer.Kind { //nolint:exhaustive // the others are failures
 		case orcid.Conflict, orcid.Redirected, orcid.NoSuchRecord:
-			return time.Time{}, nil
+			at, err = time.Time{}, nil
 		}
 	}
 	if err != nil {
 		return time.Time{}, fmt.Errorf("see when the record of %s changed: %w", id, err)
+	}
+	if by.read != nil {
+		by.read[id] = at
 	}
 	return at, nil
 }

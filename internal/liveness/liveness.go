@@ -93,7 +93,8 @@ type Watcher struct {
 	editing sync.Mutex // one edit of a progress at a time
 
 	mu     sync.Mutex
-	trials map[string]*trial // by what is tried: a credential, the checks
+	trials map[string]*trial                 // by what is tried: a credential, the checks
+	pages  map[string]map[orcid.ID]time.Time // by credential, see pageOf
 }
 
 // trial is how something fares that is tried again and again.
@@ -116,7 +117,7 @@ func New(o Options) (*Watcher, error) {
 	}
 	return &Watcher{
 		o: o, log: o.Logger.With("component", "liveness"), metrics: newMetrics(o.Registerer),
-		kick: make(chan struct{}, 1), trials: map[string]*trial{},
+		kick: make(chan struct{}, 1), trials: map[string]*trial{}, pages: map[string]map[orcid.ID]time.Time{},
 	}, nil
 }
 

@@ -38,6 +38,9 @@ type ProbeOptions struct {
 	Registerer prometheus.Registerer
 	// First and Every are when to probe; defaults 1 min and 1 h.
 	First, Every time.Duration
+
+	// now is for the validity of certificates in tests; nil means time.Now.
+	now func() time.Time
 }
 
 // ProbeState is what the last probe found.
@@ -159,7 +162,7 @@ func (p *Prober) post(ctx context.Context) (expires time.Time, err error) {
 	req.Header.Set("User-Agent", "dispatchd-probe")
 	transport := &http.Transport{
 		DisableKeepAlives: true, DisableCompression: true, TLSHandshakeTimeout: probeTimeout,
-		TLSClientConfig: &tls.Config{RootCAs: p.o.Roots, MinVersion: tls.VersionTLS12},
+		TLSClientConfig: &tls.Config{RootCAs: p.o.Roots, MinVersion: tls.VersionTLS12, Time: p.o.now},
 	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
