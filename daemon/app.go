@@ -178,7 +178,7 @@ func (a *app) forgot(reason string) {
 
 func (a *app) setService() error {
 	svc, err := service.New(service.Options{
-		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail},
+		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a,
 		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Logger:      a.log, Panics: a.metrics.panicked,

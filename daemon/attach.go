@@ -140,8 +140,13 @@ func (a *app) startAttached(ctx context.Context) error {
 		at.problem = ""
 		return at.system.SetCredentials(creds)
 	}
+	paused, err := a.service.RegistrationsPaused(ctx)
+	if err != nil {
+		return err
+	}
 	system, err := actors.Start(actors.Options{
-		Slots: a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
+		Paused: paused,
+		Slots:  a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
 		Notices: a.service.Notices(), Credentials: creds, Limits: limitsOf(a.config.Load()),
 		Now: a.store.Now, Panics: a.metrics.panicked, Logger: a.log, Registerer: a.reg,
 	})

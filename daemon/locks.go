@@ -9,6 +9,7 @@ import (
 	"dispatchd/config"
 	"dispatchd/internal/callback"
 	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
@@ -78,7 +79,7 @@ func (a *app) registered(ctx context.Context) (bool, error) {
 	return totals[event.RegAlive]+totals[event.RegPutting]+totals[event.RegDeleting] > 0, nil
 }
 
-// AcceptKeys implements service.Registrations: a person says that the old
+// AcceptKeys implements service.Registrar: a person says that the old
 // callback keys are lost. It reports whether anything was locked.
 func (a *app) AcceptKeys(ctx context.Context) (bool, error) {
 	a.reloading.Lock()
@@ -104,4 +105,17 @@ func (a *app) AcceptKeys(ctx context.Context) (bool, error) {
 	a.locks.Store(&still)
 	a.log.Warn("the callback keys of before are given up: everybody is registered anew")
 	return true, a.attached.system.SetCredentials(creds)
+}
+
+// Rearm implements service.Registrar.
+func (a *app) Rearm(ctx context.Context, id orcid.ID, credential string) (bool, error) {
+	return a.watch.Rearm(ctx, id, credential)
+}
+
+// PauseRegistrations implements service.Registrar; what starts later reads the
+// fact.
+func (a *app) PauseRegistrations(paused bool) {
+	if system := a.hints.system.Load(); system != nil {
+		system.PauseRegistrations(paused)
+	}
 }

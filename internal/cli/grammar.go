@@ -24,11 +24,12 @@ type grammar struct {
 	Reload  reloadCmd  `cmd:"" group:"change" help:"Read the configuration file again, all or nothing."`
 	Recover recoverCmd `cmd:"" group:"change" help:"Go on with a Redis that forgot."`
 
-	Org        orgCmd        `cmd:"" group:"change" help:"Organisations: list, show, add, set, enable, pause, test …"`
-	User       userCmd       `cmd:"" group:"change" help:"Researchers: list, show, add, remove, import."`
-	Delivery   deliveryCmd   `cmd:"" group:"change" help:"Attempts and dead letters: log, list, replay, purge."`
-	Credential credentialCmd `cmd:"" group:"look" help:"ORCID credentials: list, show."`
-	Job        jobCmd        `cmd:"" group:"look" help:"Long work: list."`
+	Org          orgCmd          `cmd:"" group:"change" help:"Organisations: list, show, add, set, enable, pause, test …"`
+	User         userCmd         `cmd:"" group:"change" help:"Researchers: list, show, add, remove, import."`
+	Delivery     deliveryCmd     `cmd:"" group:"change" help:"Attempts and dead letters: log, list, replay, purge."`
+	Registration registrationCmd `cmd:"" group:"change" help:"Registrations at ORCID: status, rearm, sync, pause, resume."`
+	Credential   credentialCmd   `cmd:"" group:"look" help:"ORCID credentials: list, show."`
+	Job          jobCmd          `cmd:"" group:"look" help:"Long work: list."`
 
 	Version    versionCmd    `cmd:"" group:"self" help:"Print the version and how it was built."`
 	Completion completionCmd `cmd:"" group:"self" help:"Print a completion script for bash, zsh or fish."`

@@ -206,6 +206,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.replayJob(ctx, j)
 	case jobNotice:
 		return s.noticeJob(ctx, j)
+	case jobRearm, jobLook:
+		return s.sweepJob(ctx, j)
 	}
 	return fmt.Errorf("unknown kind of job %q", j.Kind)
 }

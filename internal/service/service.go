@@ -93,6 +93,9 @@ type Options struct {
 	// server, then they stand in the log only.
 	Mailer Mailer
 	Probe  Probe
+	// Registrar changes registrations on an operator's word; nil in tests that
+	// change none.
+	Registrar Registrar
 	// Credentials returns the names of the configured ORCID credentials.
 	Credentials func() []string
 	Logger      *slog.Logger
