@@ -208,6 +208,13 @@ func startCutter(t *testing.T) *cutter {
 	return c
 }
 
+// lead says where it leads to; before that nobody connects.
+func (c *cutter) lead(to string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.to = to
+}
+
 func (c *cutter) accept() {
 	for {
 		from, err := c.ln.Accept()
@@ -299,7 +306,7 @@ func TestAReplayGoesOnAfterARestart(t *testing.T) {
 	w := newWorld(t, setting{
 		users: letters, delivery: []string{"concurrency = 4", `retry = ["50ms"]`},
 		redisURL: func(w *world) string {
-			c.to = w.redis.Addr
+			c.lead(w.redis.Addr)
 			return "redis://" + c.ln.Addr().String() + "/0"
 		},
 	})

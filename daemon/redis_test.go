@@ -135,7 +135,7 @@ func TestEveryPingIsTakenWhileRedisIs(t *testing.T) {
 // between the two.
 func TestAPingThatComesWhileTheSpoolDrainsIsDelivered(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setting{users: 4000})
+	w := newWorld(t, setting{users: 2500})
 	w.organisation("uni-a", nil)
 	w.affiliate("uni-a", w.users[:8]...)
 	w.redis.Stop()

@@ -89,7 +89,7 @@ func (w *world) post(url string) (answer, error) {
 	return answer{res.StatusCode, res.Header.Get("Retry-After"), time.Since(began)}, nil
 }
 
-// pingAll pings n times, the users in turn, from eight connections; every ping
+// pingAll pings n times, the users in turn, from 32 connections; every ping
 // must be answered 204 and none take longer than longestPing.
 func (w *world) pingAll(n int, users []orcid.ID) {
 	w.t.Helper()
@@ -97,10 +97,11 @@ func (w *world) pingAll(n int, users []orcid.ID) {
 	for i, id := range users {
 		urls[i] = w.url(id)
 	}
+	const connections = 32
 	var wg sync.WaitGroup
-	for c := range 8 {
+	for c := range connections {
 		wg.Go(func() {
-			for i := c; i < n; i += 8 {
+			for i := c; i < n; i += connections {
 				switch a, err := w.post(urls[i%len(urls)]); {
 				case err != nil || a.status != http.StatusNoContent:
 					w.t.Errorf("ping %d was answered %+v %v", i, a, err)
