@@ -139,35 +139,45 @@ func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, er
 	if errors.Is(err, io.EOF) || len(head) == 0 {
 		return invalid("The list is empty.", errors.New("the first line must be a header such as orcid,email,eppn,name"))
 	}
-	cr := csv.NewReader(br)
-	cr.Comma = delimiter(br)
+	comma := delimiter(br)
+	lines := &lineReader{src: br}
+	cr := csv.NewReader(lines)
+	cr.Comma = comma
 	cr.FieldsPerRecord = -1
 	cr.ReuseRecord = true
-	header, err := cr.Read()
-	if err != nil {
-		return invalid("The list has no readable header.", err)
-	}
-	columns, err := columnsOf(header)
-	if err != nil {
-		return invalid("The header of the list is not right.", err)
-	}
-	width := len(header)
+	var columns map[string]int
+	width := 0
 	for {
-		rec, err := cr.Read()
+		err := lines.next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			break
+		}
+		var rec []string
+		if err == nil {
+			rec, err = cr.Read()
 		}
 		var pe *csv.ParseError
-		if errors.As(err, &pe) {
-			bad(pe.StartLine, pe.Err)
+		switch {
+		case errors.Is(err, io.EOF): // an empty line
 			continue
-		}
-		if err != nil {
+		case errors.As(err, &pe), errors.Is(err, errLongLine):
+			if columns == nil {
+				return invalid("The list has no readable header.", fmt.Errorf("line %d: %w", lines.line, plainly(err)))
+			}
+			bad(lines.line, plainly(err))
+			continue
+		case err != nil:
 			return err
 		}
-		line, _ := cr.FieldPos(0)
+		if columns == nil {
+			if columns, err = columnsOf(rec); err != nil {
+				return invalid("The header of the list is not right.", err)
+			}
+			width = len(rec)
+			continue
+		}
 		if len(rec) != width {
-			bad(line, fmt.Errorf("has %d fields, the header has %d", len(rec), width))
+			bad(lines.line, fmt.Errorf("has %d fields, the header has %d", len(rec), width))
 			continue
 		}
 		get := func(name string) string {
@@ -177,10 +187,67 @@ func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, er
 			return ""
 		}
 		p := Person{Email: strings.Clone(get("email")), EPPN: strings.Clone(get("eppn")), Name: strings.Clone(get("name"))}
-		if err := take(line, get("orcid"), p); err != nil {
+		if err := take(lines.line, get("orcid"), p); err != nil {
 			return err
 		}
 	}
+	if columns == nil {
+		return invalid("The list has no readable header.", errors.New("all its lines are empty"))
+	}
+	return nil
+}
+
+var errLongLine = fmt.Errorf("has more than %d bytes", maxImportLine)
+
+// plainly leaves out where in its input, which is one line, the parser was.
+func plainly(err error) error {
+	var pe *csv.ParseError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// lineReader gives a CSV parser one line at a time, each of which ends like a
+// file: a quote that is never closed spoils its own line, not all that follow.
+// No value of ours may hold a line break anyway.
+type lineReader struct {
+	src  *bufio.Reader
+	rest []byte // of the current line
+	line int    // its number
+}
+
+// next goes to the next line; io.EOF means that there is none.
+func (l *lineReader) next() error {
+	text, err := l.src.ReadSlice('\n')
+	if len(text) == 0 && err != nil {
+		return err
+	}
+	l.line++
+	long := false
+	for errors.Is(err, bufio.ErrBufferFull) {
+		long = true
+		_, err = l.src.ReadSlice('\n')
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if long {
+		l.rest = nil
+		return errLongLine
+	}
+	l.rest = text
+	return nil
+}
+
+// Read implements io.Reader.
+func (l *lineReader) Read(p []byte) (int, error) {
+	if len(l.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
 }
 
 // delimiter guesses what the header is separated by: spreadsheets in many
