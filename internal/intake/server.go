@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -248,7 +250,31 @@ func (s *Server) State() State { return s.writer.state() }
 // fasthttpLogger takes what fasthttp has to say about broken connections.
 type fasthttpLogger struct{ logger *slog.Logger }
 
-// Printf implements fasthttp.Logger.
+// Printf implements fasthttp.Logger. An error's words may quote what was sent,
+// the path with its token too, so only its kind is shown.
 func (l fasthttpLogger) Printf(format string, args ...any) {
-	l.logger.Debug("connection", "detail", fmt.Sprintf(format, args...))
+	shown := slices.Clone(args)
+	for i, arg := range shown {
+		if err, ok := arg.(error); ok {
+			shown[i] = kindOf(err)
+		}
+	}
+	l.logger.Debug("connection", "detail", fmt.Sprintf(format, shown...))
+}
+
+// kindOf says what kind of error ended a connection, in words of ours only.
+func kindOf(err error) string {
+	var small *fasthttp.ErrSmallBuffer
+	var nerr net.Error
+	switch {
+	case errors.As(err, &small):
+		return "the header is too large"
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		return "the body is too large"
+	case errors.As(err, &nerr) && nerr.Timeout():
+		return "timeout"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it was closed in the middle of a request"
+	}
+	return fmt.Sprintf("not readable as a request (%T)", err)
 }
