@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -129,16 +128,6 @@ func (r *reader) checkCredential(path, name string, creds []string) {
 }
 
 func (r *reader) checkOrgChannels(path string, o *org.Organisation, c *Config) {
-	if len(o.Webhook.Events) == 0 {
-		r.refuse(path+".webhook.events", "must name at least one event; use enabled = false to tell of nothing")
-	}
-	if s := o.Webhook.SigningSecret.Reveal(); s != "" {
-		rest, ok := strings.CutPrefix(s, "whsec_")
-		b, err := base64.StdEncoding.DecodeString(rest)
-		if !ok || err != nil || len(b) < 24 || len(b) > 64 {
-			r.refuse(path+".webhook.signing_secret", "must be whsec_ and base64 of 24 to 64 bytes; make one with: echo whsec_$(openssl rand -base64 32)")
-		}
-	}
 	if u, err := url.Parse(o.Webhook.URL); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		r.warn(path+".webhook.url", "is plain http: iDs and the apikey can be read on the way")
 	}

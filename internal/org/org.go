@@ -3,6 +3,7 @@
 package org
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/mail"
@@ -209,18 +210,29 @@ func (o *Organisation) Validate() error {
 	if k := o.Webhook.APIKey.Reveal(); hasControl(k) || len(k) > 1024 {
 		add("webhook.apikey", "must have at most 1024 bytes and no control characters")
 	}
+	if s := o.Webhook.SigningSecret.Reveal(); s != "" && !validSigningSecret(s) {
+		add("webhook.signing_secret", "must be whsec_ and base64 of 24 to 64 bytes; make one with: echo whsec_$(openssl rand -base64 32)")
+	}
+	size := 0
 	for name, value := range o.Webhook.Headers {
+		size += len(name) + len(value)
 		if !validHeaderName(name) {
-			add("webhook.headers", "%q is not a header name, or one that the daemon sets itself", name)
+			add("webhook.headers", "%q is not a header name, or one that the daemon sets itself", clip(name))
 		}
 		if hasControl(value) {
-			add("webhook.headers", "the value of %q has control characters", name)
+			add("webhook.headers", "the value of %q has control characters", clip(name))
 		}
+	}
+	if size > maxHeaders {
+		add("webhook.headers", "must have at most %d bytes together (got %d)", maxHeaders, size)
 	}
 	switch o.Webhook.Payload {
 	case "", PayloadStandard, PayloadHub:
 	default:
 		add("webhook.payload", `must be "standard" or "hub" (got %q)`, o.Webhook.Payload)
+	}
+	if o.Webhook.Events != nil && len(o.Webhook.Events) == 0 {
+		add("webhook.events", "must name at least one event; use enabled = false to tell of nothing")
 	}
 	for _, t := range o.Webhook.Events {
 		switch t {
@@ -242,6 +254,9 @@ func (o *Organisation) Validate() error {
 	}
 	if o.Email.MaxPerHour < 0 {
 		add("email.max_per_hour", "must not be negative (got %d)", o.Email.MaxPerHour)
+	}
+	if id := o.API.ClientID; hasControl(id) || len(id) > 200 {
+		add("api.client_id", "must have at most 200 bytes and no control characters")
 	}
 	if o.Concurrency < 0 || o.Concurrency > 1024 {
 		add("concurrency", "must be 0 to 1024 (got %d)", o.Concurrency)
@@ -282,6 +297,25 @@ func ValidURL(raw string) error {
 		}
 	}
 	return nil
+}
+
+// maxHeaders bounds the names and values of webhook.headers together: most
+// servers refuse a request whose header has more than 8 KiB.
+const maxHeaders = 4 << 10
+
+// validSigningSecret follows Standard Webhooks.
+func validSigningSecret(s string) bool {
+	text, ok := strings.CutPrefix(s, "whsec_")
+	key, err := base64.StdEncoding.DecodeString(text)
+	return ok && err == nil && len(key) >= 24 && len(key) <= 64
+}
+
+// clip keeps a problem readable whatever was sent.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
 }
 
 func hasControl(s string) bool {

@@ -1,11 +1,13 @@
 package org
 
 import (
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/secret"
 )
 
 func good() Organisation {
@@ -21,19 +23,21 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 		t.Fatalf("a good organisation is refused: %v", o.Validate())
 	}
 	for key, spoil := range map[string]func(*Organisation){
-		"id":                 func(o *Organisation) { o.ID = "Uni A" },
-		"name":               func(o *Organisation) { o.Name = " " },
-		"technical_contact":  func(o *Organisation) { o.TechnicalContact = "IT <it@uni-a.example>" },
-		"timezone":           func(o *Organisation) { o.Timezone = "Mars/Olympus" },
-		"webhook.url":        func(o *Organisation) { o.Webhook.URL = "" },
-		"webhook.apikey":     func(o *Organisation) { o.Webhook.APIKey = "a\r\nX-Evil: 1" },
-		"webhook.headers":    func(o *Organisation) { o.Webhook.Headers = map[string]string{"Webhook-Signature": "v1,x"} },
-		"webhook.payload":    func(o *Organisation) { o.Webhook.Payload = "xml" },
-		"webhook.events":     func(o *Organisation) { o.Webhook.Events = []event.Type{"BORN"} },
-		"email.address":      func(o *Organisation) { o.Email.Address = "a@b\nBcc: x@y" },
-		"email.mode":         func(o *Organisation) { o.Email.Mode = "hourly" },
-		"email.max_per_hour": func(o *Organisation) { o.Email.MaxPerHour = -1 },
-		"concurrency":        func(o *Organisation) { o.Concurrency = -1 },
+		"id":                     func(o *Organisation) { o.ID = "Uni A" },
+		"name":                   func(o *Organisation) { o.Name = " " },
+		"technical_contact":      func(o *Organisation) { o.TechnicalContact = "IT <it@uni-a.example>" },
+		"timezone":               func(o *Organisation) { o.Timezone = "Mars/Olympus" },
+		"webhook.url":            func(o *Organisation) { o.Webhook.URL = "" },
+		"webhook.apikey":         func(o *Organisation) { o.Webhook.APIKey = "a\r\nX-Evil: 1" },
+		"webhook.signing_secret": func(o *Organisation) { o.Webhook.SigningSecret = "whsec_c2hvcnQ=" },
+		"api.client_id":          func(o *Organisation) { o.API.ClientID = "a\nb" },
+		"webhook.headers":        func(o *Organisation) { o.Webhook.Headers = map[string]string{"Webhook-Signature": "v1,x"} },
+		"webhook.payload":        func(o *Organisation) { o.Webhook.Payload = "xml" },
+		"webhook.events":         func(o *Organisation) { o.Webhook.Events = []event.Type{"BORN"} },
+		"email.address":          func(o *Organisation) { o.Email.Address = "a@b\nBcc: x@y" },
+		"email.mode":             func(o *Organisation) { o.Email.Mode = "hourly" },
+		"email.max_per_hour":     func(o *Organisation) { o.Email.MaxPerHour = -1 },
+		"concurrency":            func(o *Organisation) { o.Concurrency = -1 },
 	} {
 		o := good()
 		spoil(&o)
@@ -46,6 +50,32 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	var invalid *Invalid
 	if !errors.As(bad.Validate(), &invalid) || len(invalid.Problems) != 3 {
 		t.Errorf("all problems at once: %v", bad.Validate())
+	}
+}
+
+func TestValidateBoundsTheSecretAndTheHeaders(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"nothing", "whsec_", "whsec_%%%", base64.StdEncoding.EncodeToString(make([]byte, 32)), "whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 65))} {
+		o := good()
+		o.Webhook.SigningSecret = secret.Text(bad)
+		if err := o.Validate(); err == nil || len(bad) > 6 && strings.Contains(err.Error(), bad) {
+			t.Errorf("signing secret %q: %v", bad, err)
+		}
+	}
+	o := good()
+	o.Webhook.Events = []event.Type{}
+	if err := o.Validate(); err == nil {
+		t.Error("a webhook that is told of nothing is accepted")
+	}
+	o = good()
+	o.Webhook.SigningSecret = secret.Text("whsec_" + base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	o.Webhook.Headers = map[string]string{"X-Big": strings.Repeat("a", maxHeaders-5)}
+	if err := o.Validate(); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	o.Webhook.Headers["Y"] = ""
+	if err := o.Validate(); err == nil {
+		t.Error("headers above the limit are accepted")
 	}
 }
 
