@@ -35,8 +35,14 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 		next[i] = o
 	}
 	var changes []string
+	s.again = map[string]org.Organisation{}
 	for i := range next {
 		o := next[i]
+		if s.notRemoving(o.ID) != nil {
+			s.again[o.ID] = o
+			changes = append(changes, o.ID+": is being removed; it is made again when that is done")
+			continue
+		}
 		old, exists := s.o.Directory.Organisation(o.ID)
 		o.Suspensions = nil
 		if exists {
@@ -58,20 +64,24 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 		}
 	}
 	for _, o := range s.o.Directory.All() {
-		if o.Owner != org.OwnedByFile || inFile[o.ID] || isSuspended(o, vanished) {
+		if o.Owner != org.OwnedByFile || inFile[o.ID] || isSuspended(o, vanished) || s.notRemoving(o.ID) != nil {
 			continue
 		}
 		gone := clone(o)
 		for _, ch := range event.Channels {
-			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, vanished); err != nil {
-				return changes, Explain("suspend an organisation", err)
-			}
 			gone.Suspensions = append(gone.Suspensions, org.Suspension{Channel: ch, Reason: vanished, Since: s.o.Store.Now()})
 		}
+		// The holds last: one that nothing tells of would stay when the
+		// organisation is back in the file.
 		if err := s.o.Store.SaveOrganisation(ctx, gone); err != nil {
 			return changes, Explain("save the organisation", err)
 		}
 		s.o.Directory.Put(gone)
+		for _, ch := range event.Channels {
+			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, vanished); err != nil {
+				return changes, Explain("suspend an organisation", err)
+			}
+		}
 		s.audit(by, "suspended", "org", o.ID, "reason", vanished)
 		changes = append(changes, fmt.Sprintf("%s: %s and is suspended; nothing removed (`dispatchd org remove %s` would)", o.ID, vanished, o.ID))
 	}

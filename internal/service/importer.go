@@ -71,7 +71,12 @@ func (s *Service) Import(ctx context.Context, by By, orgID string, r io.Reader, 
 		if len(batch) == 0 {
 			return nil
 		}
+		if err := s.notRemoving(orgID); err != nil {
+			return err
+		}
+		s.leaving.RLock()
 		added, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
+		s.leaving.RUnlock()
 		if err != nil {
 			return Explain("affiliate users", err)
 		}

@@ -62,9 +62,9 @@ func lockOf(j store.Job) string {
 // Run takes up unfinished jobs and runs new ones until ctx ends; a job that is
 // cut off goes on at the next start.
 func (s *Service) Run(ctx context.Context) error {
-	jobs, err := s.o.Store.Jobs(ctx)
+	jobs, err := s.unfinished(ctx)
 	if err != nil {
-		return Explain("read the jobs", err)
+		return nil //nolint:nilerr // ctx ended
 	}
 	s.jobs.mu.Lock()
 	s.jobs.ctx = ctx
@@ -83,15 +83,32 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	}
 	s.jobs.mu.Unlock()
+	s.nextJobs()
 	for _, id := range old {
-		if err := s.o.Store.DeleteJob(ctx, id); err != nil {
-			return Explain("forget an old job", err)
+		if err := s.o.Store.DeleteJob(ctx, id); err != nil && ctx.Err() == nil {
+			s.log.Warn("an old job is forgotten at the next start", "job", id, "err", err)
 		}
 	}
-	s.nextJobs()
 	<-ctx.Done()
 	s.jobs.wg.Wait()
 	return nil
+}
+
+// unfinished reads the jobs, again and again until Redis answers or ctx ends:
+// without them nothing that an operator asks for would ever be finished.
+func (s *Service) unfinished(ctx context.Context) ([]store.Job, error) {
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		jobs, err := s.o.Store.Jobs(ctx)
+		if err == nil || ctx.Err() != nil {
+			return jobs, err
+		}
+		s.log.Warn("jobs wait: they cannot be read", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
 }
 
 // startJob queues a job that is already durable.
@@ -167,11 +184,17 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 			s.log.Error("a job failed", "job", j.ID, "kind", j.Kind, "org", j.Org, "err", err)
 		}
 		j.Updated = s.o.Store.Now()
-		if err := s.o.Store.SaveJob(ctx, j); err != nil {
-			if ctx.Err() != nil {
-				return
+		for err := s.o.Store.SaveJob(ctx, j); err != nil; err = s.o.Store.SaveJob(ctx, j) {
+			s.log.Warn("a finished job cannot be noted yet", "job", j.ID, "err", err)
+			select {
+			case <-ctx.Done():
+				return // it runs again
+			case <-time.After(wait):
 			}
-			s.log.Warn("a finished job could not be noted and will run again", "job", j.ID, "err", err)
+			wait = min(2*wait, 10*time.Second)
+		}
+		if j.Kind == jobRemove {
+			s.removed(ctx, j.Org)
 		}
 		return
 	}
@@ -220,28 +243,24 @@ func (s *Service) saveCursor(ctx context.Context, j *store.Job) error {
 
 // applyJob makes slots and registrations follow an organisation's switches.
 func (s *Service) applyJob(ctx context.Context, j *store.Job) error {
-	o, ok := s.o.Directory.Organisation(j.Org)
-	if !ok {
-		return nil // removed meanwhile
-	}
-	if err := s.switchChannels(ctx, o); err != nil {
+	if there, err := s.switchSaved(ctx, j.Org); err != nil || !there {
 		return err
 	}
 	for _, ch := range event.Channels {
-		for more := !o.Enabled(ch); more; {
+		for more := true; more; {
 			var err error
-			if _, more, err = s.o.Store.CancelSlots(ctx, o.ID, ch, jobBatch); err != nil {
+			if more, err = s.cancelDisabled(ctx, j.Org, ch); err != nil {
 				return fmt.Errorf("cancel slots: %w", err)
 			}
 		}
 	}
-	total, err := s.o.Store.MemberCount(ctx, o.ID)
+	total, err := s.o.Store.MemberCount(ctx, j.Org)
 	if err != nil {
 		return fmt.Errorf("count users: %w", err)
 	}
 	j.Total = int64(total)
 	for {
-		ids, next, err := s.o.Store.Members(ctx, o.ID, j.Cursor, jobBatch)
+		ids, next, err := s.o.Store.Members(ctx, j.Org, j.Cursor, jobBatch)
 		if err != nil {
 			return fmt.Errorf("list users: %w", err)
 		}
@@ -259,6 +278,41 @@ func (s *Service) applyJob(ctx context.Context, j *store.Job) error {
 	}
 }
 
+// switchSaved makes partitions and directory follow what is saved of the
+// organisation, and reports whether there is one. It reads, switches and tells
+// in one with regard to changes, or it could undo one that came meanwhile.
+func (s *Service) switchSaved(ctx context.Context, id string) (bool, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	saved, err := s.o.Store.Organisation(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("read the organisation: %w", err)
+	}
+	if _, going := s.removing.Load(id); saved == nil || going {
+		return false, nil
+	}
+	if err := s.switchChannels(ctx, saved); err != nil {
+		return false, err
+	}
+	if o, ok := s.o.Directory.Organisation(id); !ok || needsSweep(o, saved) {
+		s.o.Directory.Put(*saved)
+	}
+	return true, nil
+}
+
+// cancelDisabled cancels one batch of slots if the channel is disabled, and
+// reports whether more are left. A channel that was enabled again meanwhile
+// keeps what came since.
+func (s *Service) cancelDisabled(ctx context.Context, id string, ch event.Channel) (more bool, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if o, ok := s.o.Directory.Organisation(id); !ok || o.Enabled(ch) {
+		return false, nil
+	}
+	_, more, err = s.o.Store.CancelSlots(ctx, id, ch, jobBatch)
+	return more, err
+}
+
 // removeJob removes an organisation step by step; the organisation's record
 // goes last.
 func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
@@ -266,10 +320,12 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 	if !ok {
 		return nil // done before
 	}
-	off := clone(o)
-	off.Webhook.Enabled, off.Email.Enabled = false, false
-	s.o.Directory.Put(off)
-	if err := s.switchChannels(ctx, &off); err != nil {
+	gone := off(o)
+	s.o.Directory.Put(gone)
+	if err := s.o.Store.SaveOrganisation(ctx, gone); err != nil {
+		return fmt.Errorf("disable the organisation: %w", err)
+	}
+	if err := s.switchChannels(ctx, &gone); err != nil {
 		return err
 	}
 	for _, ch := range event.Channels {
@@ -314,6 +370,26 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 	}
 	s.o.Directory.Remove(j.Org)
 	return nil
+}
+
+// removed ends a removal, and makes the organisation anew if the configuration
+// file has it again.
+func (s *Service) removed(ctx context.Context, id string) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.removing.Delete(id)
+	o, again := s.again[id]
+	if !again {
+		return
+	}
+	delete(s.again, id)
+	old, ok := s.o.Directory.Organisation(id)
+	if !ok {
+		old = nil
+	}
+	if err := s.change(ctx, By{Who: "file", From: "removal"}, old, o); err != nil {
+		s.log.Error("an organisation of the configuration file could not be made again; reload", "org", id, "err", err)
+	}
 }
 
 // Jobs returns every job, newest first.

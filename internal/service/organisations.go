@@ -13,7 +13,6 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
 	"dispatchd/internal/secret"
-	"dispatchd/internal/store"
 )
 
 // newSigningSecret makes a secret in the form of Standard Webhooks.
@@ -192,9 +191,15 @@ func switchChannel(ch event.Channel, to *bool) Settings {
 }
 
 // change validates next and makes it so. The job comes first: whatever is cut
-// off in between is done again at the next start. old is nil for a new one.
+// off in between is done again at the next start. Partitions are switched before
+// the directory: fan-out asks the directory first, and what it sends to a
+// partition that is still switched off is ignored for ever. old is nil for a new
+// one.
 func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next org.Organisation) error {
 	if err := s.validate(&next); err != nil {
+		return err
+	}
+	if err := s.notRemoving(next.ID); err != nil {
 		return err
 	}
 	if !next.Webhook.SigningSecret.IsSet() {
@@ -203,25 +208,27 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	if old != nil && reflect.DeepEqual(*old, next) {
 		return nil
 	}
-	var job *store.Job
-	if needsSweep(old, &next) {
-		j := newJob(jobApply, next.ID, s.o.Store.Now())
-		if err := s.o.Store.SaveJob(ctx, j); err != nil {
+	// Whoever asked may hang up, but not halfway; the store bounds each call.
+	ctx = context.WithoutCancel(ctx)
+	sweep := needsSweep(old, &next)
+	job := newJob(jobApply, next.ID, s.o.Store.Now())
+	if sweep {
+		if err := s.o.Store.SaveJob(ctx, job); err != nil {
 			return Explain("note the job", err)
 		}
-		job = &j
 	}
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
 		return Explain("save the organisation", err)
 	}
+	if sweep {
+		// Also when switching fails: the job takes what was saved and goes on.
+		defer s.startJob(job)
+		if err := s.switchChannels(ctx, &next); err != nil {
+			return err
+		}
+	}
 	s.o.Directory.Put(next)
-	if err := s.switchChannels(ctx, &next); err != nil {
-		return err
-	}
 	s.audit(by, "organisation saved", "org", next.ID, "changed", Changed(old, &next))
-	if job != nil {
-		s.startJob(*job)
-	}
 	return nil
 }
 
@@ -332,6 +339,9 @@ func (s *Service) RemoveOrganisation(ctx context.Context, by By, id string) erro
 	if err != nil {
 		return err
 	}
+	if s.notRemoving(id) != nil {
+		return nil // asked for before
+	}
 	// One that left the file belongs to nobody else any more.
 	if !isSuspended(old, vanished) {
 		if _, err := s.changeable(id); err != nil {
@@ -342,19 +352,32 @@ func (s *Service) RemoveOrganisation(ctx context.Context, by By, id string) erro
 	if err := s.o.Store.SaveJob(ctx, job); err != nil {
 		return Explain("note the job", err)
 	}
-	// Disabled first, so that nothing new is opened while it goes.
-	next := clone(old)
-	next.Webhook.Enabled, next.Email.Enabled = false, false
-	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
-		return Explain("save the organisation", err)
-	}
-	s.o.Directory.Put(next)
-	if err := s.switchChannels(ctx, &next); err != nil {
-		return err
-	}
+	// From here on it goes, whatever fails: the job disables it first. Nothing
+	// new is opened meanwhile.
+	s.removing.Store(id, true)
+	s.o.Directory.Put(off(old))
 	s.audit(by, "organisation is being removed", "org", id)
 	s.startJob(job)
 	return nil
+}
+
+// off is the organisation with every channel disabled.
+func off(o *org.Organisation) org.Organisation {
+	c := clone(o)
+	c.Webhook.Enabled, c.Email.Enabled = false, false
+	return c
+}
+
+// notRemoving refuses to change an organisation that is being removed: what was
+// made now would go with it.
+func (s *Service) notRemoving(id string) error {
+	if _, going := s.removing.Load(id); !going {
+		return nil
+	}
+	return &Error{
+		Code: CodeConflict, What: fmt.Sprintf("Organisation %q is being removed.", id),
+		Do: "Try again when it is gone; `dispatchd org list` shows it until then.",
+	}
 }
 
 // Pause lets the deliveries of a channel wait until Resume; an empty channel

@@ -111,8 +111,15 @@ type Service struct {
 	// changing serialises changes of organisations: each is read, changed and
 	// written as a whole.
 	changing sync.Mutex
-	tested   testedAt
-	jobs     runner
+	removing sync.Map // ids of organisations that have a job which removes them
+	// again are organisations of the file that are made when their removal has
+	// ended; changing guards it.
+	again map[string]org.Organisation
+	// leaving keeps people from joining while somebody leaves: what waits for
+	// who left is cancelled, and must not be what who came back is owed.
+	leaving sync.RWMutex
+	tested  testedAt
+	jobs    runner
 }
 
 // New checks the options.
@@ -143,6 +150,36 @@ func (s *Service) Load(ctx context.Context) error {
 	for _, o := range s.o.Directory.All() {
 		if !known[o.ID] {
 			s.o.Directory.Remove(o.ID)
+		}
+	}
+	return s.resumeChanges(ctx)
+}
+
+// resumeChanges takes up changes that a crash cut off, as far as fan-out must
+// not begin before: a partition that is switched off would ignore news for an
+// organisation that the directory has enabled. Their jobs do the rest.
+func (s *Service) resumeChanges(ctx context.Context) error {
+	jobs, err := s.o.Store.Jobs(ctx)
+	if err != nil {
+		return Explain("read the jobs", err)
+	}
+	for _, j := range jobs {
+		o, ok := s.o.Directory.Organisation(j.Org)
+		switch {
+		case j.State != jobRunning:
+		case j.Kind == jobRemove && !ok:
+			// Only its end was not noted; what is made by that name now is another.
+			j.State = jobDone
+			if err := s.o.Store.SaveJob(ctx, j); err != nil {
+				return Explain("note the end of a removal", err)
+			}
+		case j.Kind == jobApply && ok:
+			if err := s.switchChannels(ctx, o); err != nil {
+				return err
+			}
+		case j.Kind == jobRemove:
+			s.removing.Store(j.Org, true)
+			s.o.Directory.Put(off(o))
 		}
 	}
 	return nil

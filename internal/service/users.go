@@ -39,10 +39,15 @@ func (s *Service) AddUser(ctx context.Context, by By, orgID string, id orcid.ID,
 	if _, err := s.get(orgID); err != nil {
 		return false, err
 	}
+	if err := s.notRemoving(orgID); err != nil {
+		return false, err
+	}
 	if err := p.check(); err != nil {
 		return false, invalid("The user's data is not valid.", err)
 	}
 	now := s.o.Store.Now()
+	s.leaving.RLock()
+	defer s.leaving.RUnlock()
 	added, err := s.o.Store.Affiliate(ctx, id, event.Affiliation{
 		Org: orgID, Email: p.Email, EPPN: p.EPPN, Name: p.Name, AffiliatedAt: now, Announce: true,
 	}, now)
@@ -60,6 +65,9 @@ func (s *Service) RemoveUser(ctx context.Context, by By, orgID string, id orcid.
 	if _, err := s.get(orgID); err != nil {
 		return err
 	}
+	s.leaving.Lock()
+	defer s.leaving.Unlock()
+	ctx = context.WithoutCancel(ctx) // not halfway
 	removed, err := s.o.Store.Unaffiliate(ctx, id, orgID, s.o.Store.Now())
 	if err != nil {
 		return Explain("remove the user", err)

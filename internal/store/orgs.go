@@ -141,21 +141,41 @@ func (s *Store) Organisations(ctx context.Context) ([]org.Organisation, error) {
 	}
 	out := make([]org.Organisation, 0, len(raws))
 	for id, raw := range raws {
-		var v storedOrg
-		if err := json.Unmarshal([]byte(raw), &v); err != nil {
-			return nil, fmt.Errorf("read organisation %s: %w", id, err)
-		}
-		if v.ID != id {
-			return nil, fmt.Errorf("read organisation %s: it says it is %q: %w", id, v.ID, errDamaged)
-		}
-		o, err := openOrg(s.box, &v)
+		o, err := s.readOrg(id, raw)
 		if err != nil {
-			return nil, fmt.Errorf("read organisation %s: %w", id, err)
+			return nil, err
 		}
 		out = append(out, *o)
 	}
 	slices.SortFunc(out, func(a, b org.Organisation) int { return cmp.Compare(a.ID, b.ID) })
 	return out, nil
+}
+
+// Organisation is Organisations for one; nil when there is none.
+func (s *Store) Organisation(ctx context.Context, id string) (*org.Organisation, error) {
+	raw, err := s.hashGet(ctx, s.keys.orgs(), id)
+	if err != nil {
+		return nil, fmt.Errorf("read organisation %s: %w", id, err)
+	}
+	if raw == "" {
+		return nil, nil
+	}
+	return s.readOrg(id, raw)
+}
+
+func (s *Store) readOrg(id, raw string) (*org.Organisation, error) {
+	var v storedOrg
+	if err := json.Unmarshal([]byte(raw), &v); err != nil {
+		return nil, fmt.Errorf("read organisation %s: %w", id, err)
+	}
+	if v.ID != id {
+		return nil, fmt.Errorf("read organisation %s: it says it is %q: %w", id, v.ID, errDamaged)
+	}
+	o, err := openOrg(s.box, &v)
+	if err != nil {
+		return nil, fmt.Errorf("read organisation %s: %w", id, err)
+	}
+	return o, nil
 }
 
 // SaveOrganisation writes an organisation; secrets are sealed and the API
