@@ -36,6 +36,8 @@ type script struct {
 
 	text [2]string // as sent to Redis, to miniredis
 	sha  [2]string
+
+	bundle, bundleSHA string // see bundle.go
 }
 
 const markPrelude = `
@@ -59,10 +61,16 @@ func newScript(name string, flags scriptFlags, body string) *script {
 	}
 	s.text = [2]string{shebang + text, text} // miniredis does not know the shebang
 	for i, t := range s.text {
-		sum := sha1.Sum([]byte(t)) //nolint:gosec // see the import
-		s.sha[i] = hex.EncodeToString(sum[:])
+		s.sha[i] = sha(t)
 	}
+	s.bundle = shebang + bundled(text)
+	s.bundleSHA = sha(s.bundle)
 	return s
+}
+
+func sha(text string) string {
+	sum := sha1.Sum([]byte(text)) //nolint:gosec // see the import
+	return hex.EncodeToString(sum[:])
 }
 
 type scriptFlags int
@@ -102,29 +110,29 @@ func (s *Store) do(ctx context.Context, calls ...*call) error {
 	defer cancel()
 	began := time.Now()
 	send := func(list []*call, whole bool) {
-		if len(list) == 1 {
-			c := list[0]
-			cmd := redis.NewCmd(ctx, s.command(c, state.mark, whole)...)
+		bundles := s.bundles(list)
+		if len(bundles) == 1 {
+			cmd := redis.NewCmd(ctx, s.command(bundles[0], state.mark, whole)...)
 			err := s.rdb.Process(ctx, cmd)
-			c.res, c.err = cmd.Val(), s.classify(ctx, c.script.name, err)
+			s.answered(ctx, bundles[0], cmd.Val(), err)
 			return
 		}
 		pipe := s.rdb.Pipeline()
-		cmds := make([]*redis.Cmd, len(list))
-		for i, c := range list {
-			cmds[i] = redis.NewCmd(ctx, s.command(c, state.mark, whole)...)
+		cmds := make([]*redis.Cmd, len(bundles))
+		for i, b := range bundles {
+			cmds[i] = redis.NewCmd(ctx, s.command(b, state.mark, whole)...)
 			if err := pipe.Process(ctx, cmds[i]); err != nil {
 				cmds[i].SetErr(err)
 			}
 		}
 		// The errors are taken one by one below; Exec returns the first of them.
 		_, execErr := pipe.Exec(ctx)
-		for i, c := range list {
+		for i, b := range bundles {
 			err := cmds[i].Err()
 			if err == nil && execErr != nil && cmds[i].Val() == nil {
 				err = execErr
 			}
-			c.res, c.err = cmds[i].Val(), s.classify(ctx, c.script.name, err)
+			s.answered(ctx, b, cmds[i].Val(), err)
 		}
 	}
 	send(calls, false)
@@ -147,7 +155,24 @@ func (s *Store) do(ctx context.Context, calls ...*call) error {
 	return first
 }
 
-func (s *Store) command(c *call, mark string, whole bool) []any {
+// answered gives the calls of one run their results.
+func (s *Store) answered(ctx context.Context, calls []*call, val any, err error) {
+	if len(calls) == 1 {
+		calls[0].res, calls[0].err = val, s.classify(ctx, calls[0].script.name, err)
+		return
+	}
+	vals, errs := unbundle(calls, val, err)
+	for i, c := range calls {
+		c.res, c.err = vals[i], s.classify(ctx, c.script.name, errs[i])
+	}
+}
+
+// command is one run: of one call, or of several of the same script.
+func (s *Store) command(calls []*call, mark string, whole bool) []any {
+	if len(calls) > 1 {
+		return s.bundleCommand(calls, mark, whole)
+	}
+	c := calls[0]
 	which := 0
 	if s.embedded {
 		which = 1

@@ -48,18 +48,21 @@ func newSlotScripts() slotScripts {
 // slotMergers join the calls that organisations make one by one.
 type slotMergers struct {
 	claims   *merger[claimQuery, event.Claims]
+	reads    *merger[[]orcid.ID, []string]
 	finishes *merger[finishQuery, event.Finished]
 }
 
 func newSlotMergers(s *Store) slotMergers {
 	return slotMergers{
 		claims:   &merger[claimQuery, event.Claims]{flush: s.claimBatch, max: 256, parallel: 2},
+		reads:    &merger[[]orcid.ID, []string]{flush: s.readBatch, max: 256, parallel: 2},
 		finishes: &merger[finishQuery, event.Finished]{flush: s.finishBatch, max: 256, parallel: 2},
 	}
 }
 
 func (s *Store) waitMergers() {
 	s.claims.wait()
+	s.reads.wait()
 	s.finishes.wait()
 }
 

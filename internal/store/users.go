@@ -55,7 +55,31 @@ func (s *Store) LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*
 
 // Users reads users in the order of ids; a missing one is nil.
 func (s *Store) Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
-	return s.readUsers(ctx, s.scripts.userRead, ids, nil)
+	if len(ids) == 0 || len(ids) > usersPerCall {
+		return s.readUsers(ctx, s.scripts.userRead, ids, nil)
+	}
+	raws, err := s.reads.Do(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
+	}
+	return s.decodeUsers(ctx, ids, raws)
+}
+
+// readBatch reads for several callers at once.
+func (s *Store) readBatch(ctx context.Context, batch [][]orcid.ID) ([][]string, []error) {
+	out, errs := make([][]string, len(batch)), make([]error, len(batch))
+	raws, err := s.readRaw(ctx, s.scripts.userRead, slices.Concat(batch...), nil)
+	for i, ids := range batch {
+		switch {
+		case err == nil:
+			out[i], raws = raws[:len(ids)], raws[len(ids):]
+		case len(batch) == 1 || errors.Is(err, ErrAway) || s.guard.Err() != nil:
+			errs[i] = err
+		default: // one damaged record is nobody else's trouble
+			out[i], errs[i] = s.readRaw(ctx, s.scripts.userRead, ids, nil)
+		}
+	}
+	return out, errs
 }
 
 // User reads one user; nil when there is none.
@@ -72,11 +96,16 @@ func (s *Store) readUsers(ctx context.Context, sc *script, ids []orcid.ID, at []
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
+	return s.decodeUsers(ctx, ids, raws)
+}
+
+func (s *Store) decodeUsers(ctx context.Context, ids []orcid.ID, raws []string) ([]*event.User, error) {
 	out := make([]*event.User, len(ids))
 	for i, raw := range raws {
 		if raw == "" {
 			continue
 		}
+		var err error
 		if out[i], err = s.decodeUser(ctx, ids[i], raw); err != nil {
 			return nil, fmt.Errorf("read user %s: %w", ids[i], err)
 		}
