@@ -180,6 +180,9 @@ func (s *Store) Attach(ctx context.Context) error {
 	case beat < file.Beat-beatTolerance.Milliseconds():
 		return s.refuse(fmt.Sprintf("it was rolled back by at least %s", time.Duration(file.Beat-beat)*time.Millisecond))
 	}
+	// Redis's clock may have been set back while we were not there; the beat must
+	// not go back, and what is due must not wait for the clock.
+	s.clock.notBefore(time.UnixMilli(beat).UTC())
 	return s.take(ctx, file)
 }
 

@@ -194,6 +194,7 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 	channel, entry := map[event.ChannelKey]int{}, map[string]int{}
 	var channels []event.ChannelKey
 	var members, entries []any
+	latest := s.Now().UnixMilli() + 1
 	flat := make([]any, 0, 6*len(list))
 	for _, t := range list {
 		k := event.ChannelKey{Org: t.Org, Channel: t.Channel}
@@ -207,8 +208,11 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 			entries = append(entries, t.Entry)
 			entry[t.Entry] = len(entries)
 		}
+		// Accepted in the future, by a clock that has been set right since: it
+		// must not wait until then.
 		us := t.At.UnixMicro()
-		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, (us+999)/1000+quiet.Milliseconds())
+		ms := min((us+999)/1000, latest)
+		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, ms+quiet.Milliseconds())
 	}
 	c.args = append(c.args, len(channels))
 	c.args = append(c.args, members...)
