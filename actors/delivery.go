@@ -19,6 +19,7 @@ const (
 	// cutAfter is how much later than the channel's own timeout an attempt is
 	// cut off, should the deliverer not keep to it.
 	cutAfter    = 5 * time.Second
+	inAirPause  = 5 * time.Second
 	finishFirst = 50 * time.Millisecond
 	finishMax   = 2 * time.Second
 )
@@ -108,6 +109,13 @@ func (s *System) affiliations(ctx context.Context, organisation string, list []e
 	return who, nil
 }
 
+// inAir names who is being told; there is one attempt at a time.
+type inAir struct {
+	org     string
+	channel event.Channel
+	user    orcid.ID
+}
+
 // flight is one delivery on its way. It owns one place of the room.
 type flight struct {
 	sys     *System
@@ -124,7 +132,16 @@ func (f *flight) start() {
 	m := deliveryDone{run: f.actor.run, channel: f.channel, outcome: event.Outcome{Result: event.Released}, next: f.d.LeaseEnd}
 	self := f.actor.self
 	s.spawnGo(func() {
-		m.outcome = f.attempt()
+		// A lease may end while its attempt is on its way: Redis's clock jumps, or
+		// the process stands still. Who comes second posts nothing and looks again
+		// a little later; the first one's outcome counts all the same.
+		user := inAir{f.d.Org, f.d.Channel, f.d.ORCID}
+		if _, there := s.inAir.LoadOrStore(user, true); there {
+			m.outcome = event.Outcome{Result: event.Released, RetryAt: s.now().Add(inAirPause)}
+		} else {
+			defer s.inAir.Delete(user)
+			m.outcome = f.attempt()
+		}
 		m.next = f.finish(m.outcome)
 	}, func(bool) {
 		s.flying[f.channel].Add(-1)

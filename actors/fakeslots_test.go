@@ -42,6 +42,7 @@ type fakeSlot struct {
 	attempts int
 	first    time.Time
 	gen      int64
+	told     bool
 }
 
 func newSlots() *fakeSlots {
@@ -132,10 +133,21 @@ func (f *fakeSlots) Finish(_ context.Context, d event.Delivery, o event.Outcome)
 	}
 	c := f.channel(event.ChannelKey{Org: d.Org, Channel: d.Channel})
 	s := c.slots[d.ORCID]
+	if s != nil && s.token != d.Token && o.Result == event.Delivered && s.gen == d.Generation {
+		// The lease had ended, but it was told: who has claimed it since ends it.
+		if s.told = true; s.token == "" {
+			delete(c.slots, d.ORCID)
+		}
+		return event.Finished{Next: c.next()}, nil
+	}
 	if s == nil || s.token != d.Token {
 		return event.Finished{Stale: true, Next: c.next()}, nil
 	}
 	f.finished = append(f.finished, finishedSlot{d, o, time.Now()})
+	if s.told {
+		delete(c.slots, d.ORCID)
+		return event.Finished{Next: c.next()}, nil
+	}
 	switch o.Result {
 	case event.Delivered, event.Dead, event.Cancelled:
 		delete(c.slots, d.ORCID)

@@ -47,6 +47,7 @@ type System struct {
 
 	room    *room
 	flights flights
+	inAir   sync.Map // of inAir: attempts of this process that are not noted yet
 	board   board
 	limits  atomic.Pointer[Limits]
 	creds   atomic.Pointer[map[string]Credential]

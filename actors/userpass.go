@@ -199,6 +199,9 @@ func (a *userActor) saved(m saved) {
 	}
 	a.user.Version = m.version
 	a.answer, a.failures = nil, 0
+	// The flags are cleared: one that is set later is of somebody who has left
+	// and come back, and is owed another CREATED.
+	a.announced = nil
 	a.letGo()
 	switch {
 	case a.stepping:
