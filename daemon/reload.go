@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"dispatchd/config"
 	"dispatchd/internal/callback"
@@ -79,7 +81,21 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	}
 	a.config.Store(next)
 	a.o.Level.Set(next.Log.Level)
-	return append(changes, fileChanges...), nil
+	return sayOnce(changes, fileChanges), nil
+}
+
+// sayOnce joins what differs in the file with what was done about its
+// organisations; of an organisation in both only what was done is said.
+func sayOnce(differs, done []string) []string {
+	about := func(line string) string {
+		id, _, _ := strings.Cut(line, ": ")
+		return id
+	}
+	ids := map[string]bool{}
+	for _, line := range done {
+		ids[about(line)] = true
+	}
+	return append(slices.DeleteFunc(differs, func(line string) bool { return ids[about(line)] }), done...)
 }
 
 // applyFile checks organisations against the new credentials, so the new
