@@ -39,6 +39,9 @@ func (c *clock) at(since time.Duration) time.Time {
 
 // sync measures Redis's time; half of the round trip is taken off.
 func (c *clock) sync(ctx context.Context, s *Store) error {
+	// A frozen Redis takes connections and answers nothing.
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
 	began := time.Now()
 	t, err := s.rdb.Time(ctx).Result()
 	if err != nil {
