@@ -267,12 +267,25 @@ func (a *app) shutdown() error {
 	defer cancel()
 	began := time.Now()
 	err := a.attached.stop(ctx)
+	if err != nil && a.redisAway() {
+		// What waits for a Redis that is away ends with its time limit. It is due
+		// again, so nothing failed.
+		a.log.Warn("stopping without redis; what was under way is due again when its lease ends", "err", err)
+		err = nil
+	}
 	if ierr := a.intake.Shutdown(ctx); ierr != nil {
 		err = errors.Join(err, fmt.Errorf("stop the callback listener: %w", ierr))
 	}
 	err = errors.Join(err, a.attached.stopLate(ctx), a.stop.run(ctx))
 	a.log.Info("stopped", "took", time.Since(began).Round(time.Millisecond))
 	return err
+}
+
+// redisAway asks Redis itself, shortly.
+func (a *app) redisAway() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	return errors.Is(a.store.Ping(ctx), store.ErrAway)
 }
 
 func (a *app) spoolState() service.SpoolState {
