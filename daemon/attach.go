@@ -24,6 +24,7 @@ type attachment struct {
 	since   time.Time // of problem
 	started bool
 	cancel  context.CancelFunc
+	unwatch context.CancelFunc // ends catch-up, which needs the actors' permits
 	running sync.WaitGroup
 	system  *actors.System
 	drainer *spool.Drainer
@@ -180,7 +181,9 @@ func (a *app) startAttached(ctx context.Context) error {
 	a.hints.system.Store(system)
 	at.running.Go(func() { a.store.Keep(work) })
 	at.running.Go(func() { reader.Run(work) })
-	at.running.Go(func() { a.watch.Run(work) })
+	watching, unwatch := context.WithCancel(work)
+	at.unwatch = unwatch
+	at.running.Go(func() { a.watch.Run(watching) })
 	at.running.Go(func() {
 		if err := a.service.Run(work); err != nil && work.Err() == nil {
 			a.log.Error("jobs do not run; restart dispatchd when redis works", "err", err)
@@ -207,6 +210,9 @@ func (a *app) recoverLoss(ctx context.Context) error {
 	}
 	if !at.recovered {
 		return &service.Error{Code: service.CodeConflict, What: "Redis is the one this installation knows; there is nothing to recover."}
+	}
+	if err := a.watch.OweLost(ctx, credentialNames(a.config.Load())); err != nil {
+		return service.Explain("note what is to be caught up", err)
 	}
 	if err := a.startAttached(ctx); err != nil {
 		return service.Explain("go on after the recovery", err) // asked again, it goes on from here
@@ -238,11 +244,12 @@ func (a *app) recoverStore(ctx context.Context) error {
 // time.
 func (at *attachment) stop(ctx context.Context) error {
 	at.mu.Lock()
-	started, system := at.started, at.system
+	started, system, unwatch := at.started, at.system, at.unwatch
 	at.mu.Unlock()
 	if !started {
 		return nil
 	}
+	unwatch()
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	if err := system.Stop(ctx); err != nil {

@@ -20,6 +20,7 @@ type hit struct {
 	known   time.Time     // until when changes are known
 	counts  bool          // says something about the registration
 	since   time.Time     // what was asked for
+	at      time.Time     // when it changed, where the record was read; else zero
 }
 
 // found deals with the changes that a round found.
@@ -105,8 +106,10 @@ func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, by 
 	var rearm []*event.User
 	for _, h := range missed {
 		v := verdict{silence: event.Silence{At: now, Count: h.silence.Count}}
-		if h.counts {
-			v = judge(h.user, credential, h.silence, h.since, now, w.o.Gaps.long(h.since, now))
+		// A baseline check that was made late finds what came long after the
+		// registration, too.
+		if r := newest(h.user, credential); h.counts || r != nil && h.at.After(r.Changed.Add(settle)) {
+			v = judge(h.user, credential, h.silence, latest(h.since, h.at), now, w.o.Gaps.long(h.since, now))
 		}
 		silences[h.user.ORCID] = v.silence
 		if v.watch {
@@ -180,6 +183,7 @@ func (w *Watcher) ask(ctx context.Context, credential string, doubtful []hit, by
 		}
 		for _, h := range part {
 			at, err := w.lastModified(ctx, credential, h.user.ORCID, by)
+			h.at = at
 			if unreadable(err) {
 				if broken++; broken >= maxBroken {
 					return nil, nil, err

@@ -171,8 +171,8 @@ type verdict struct {
 	watch   bool // to be looked at again after pingWait
 }
 
-// judge decides what a change without a ping says about a registration. It
-// counts only when the registration was alive over the whole window.
+// judge decides what a change at or after since, without a ping, says about a
+// registration. It counts only when the registration was alive by then.
 func judge(u *event.User, credential string, before event.Silence, since, now time.Time, risk bool) verdict {
 	v := verdict{silence: event.Silence{At: now}}
 	r := newest(u, credential)
