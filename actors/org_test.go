@@ -171,10 +171,10 @@ func TestABrokenConnectionAtTheLookUpCostsNoSeconds(t *testing.T) {
 
 func TestWhatMayNotBeClaimedIsNot(t *testing.T) {
 	bubble(t, func(b *bundle) {
-		b.start(deliverFunc(delivered))
 		b.dir.set(org.Organisation{ID: "off"})
 		forgot := errors.New("forgot")
-		b.guard.err.Store(&forgot)
+		b.guard.err.Store(&forgot) // before recovery looks for the first time
+		b.start(deliverFunc(delivered))
 		for _, o := range []string{"off", "nobody", "uni-a"} {
 			b.news(event.ChannelKey{Org: o, Channel: event.Webhook}, 1, 1)
 		}

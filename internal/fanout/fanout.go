@@ -33,6 +33,9 @@ type Store interface {
 	RemoveEntries(ctx context.Context, lane int, list []store.Processed) error
 	// TrimApplied forgets that entries before this time were applied.
 	TrimApplied(ctx context.Context, lane int, before time.Time) error
+	// Servers counts the servers of Redis that have answered; when it changes,
+	// what was applied last may be gone.
+	Servers() uint64
 	Now() time.Time
 }
 
@@ -170,6 +173,7 @@ type lane struct {
 	after   string       // the last entry that was applied
 	applied []appliedRow // applied, waiting to be old enough to be removed
 	trimmed time.Time
+	servers uint64 // Store.Servers when the lane was begun
 }
 
 type appliedRow struct {
@@ -188,6 +192,11 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 			err = fmt.Errorf("fan-out panicked: %v", p)
 		}
 	}()
+	// Another server answers now, after a restart or a failover: a partition may
+	// have fallen back, so everything that is still in the log is applied again.
+	if n := r.o.Store.Servers(); n != l.servers {
+		*l = lane{number: l.number, servers: n}
+	}
 	entries, err := r.o.Store.ReadLog(ctx, l.number, l.after, r.o.Batch)
 	if err != nil {
 		return false, err
@@ -201,6 +210,9 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 			l.applied = append(l.applied, appliedRow{e.Committed(), counts[i]})
 		}
 		l.after = entries[len(entries)-1].ID
+	}
+	if r.o.Store.Servers() != l.servers {
+		return true, nil // since this pass began
 	}
 	if err := r.retire(ctx, l); err != nil {
 		return false, err

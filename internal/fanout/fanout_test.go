@@ -133,6 +133,7 @@ type bundle struct {
 	hints *recorder
 	rd    *Reader
 	f     *faulty
+	redis *redistest.Server
 }
 
 func setup(t *testing.T, quiet, keep time.Duration) bundle {
@@ -142,7 +143,8 @@ func setup(t *testing.T, quiet, keep time.Duration) bundle {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	st, err := store.New(store.Options{URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: log})
+	srv := redistest.Start(t)
+	st, err := store.New(store.Options{URL: srv.URL(), DataDir: t.TempDir(), Box: box, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +153,7 @@ func setup(t *testing.T, quiet, keep time.Duration) bundle {
 	if err := st.Attach(ctx); err != nil {
 		t.Fatal(err)
 	}
-	b := bundle{store: st, dir: directory.New(), hints: &recorder{users: map[orcid.ID]int{}, chans: map[event.ChannelKey]int{}}, f: &faulty{Store: st}}
+	b := bundle{redis: srv, store: st, dir: directory.New(), hints: &recorder{users: map[orcid.ID]int{}, chans: map[event.ChannelKey]int{}}, f: &faulty{Store: st}}
 	for _, o := range []org.Organisation{
 		{ID: "uni-a", Name: "A", Credential: "main", Owner: org.OwnedByAPI, Webhook: org.Webhook{Enabled: true, URL: "https://a.example/"}},
 		{ID: "uni-b", Name: "B", Credential: "main", Owner: org.OwnedByAPI, TechnicalContact: "x@b.example", Webhook: org.Webhook{Enabled: true, URL: "https://b.example/"}, Email: org.Email{Enabled: true}},

@@ -79,7 +79,7 @@ func TestAPingFromTheFutureDoesNotWaitForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, at := range due {
-		if wait := at.Sub(s.Now()); wait > time.Minute {
+		if wait := at.Sub(s.Now()); wait > time.Minute+2*time.Millisecond { // due times are rounded up
 			t.Errorf("it waits for %s, want the quiet period", wait)
 		}
 	}

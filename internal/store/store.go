@@ -68,6 +68,7 @@ type Store struct {
 	rdb      redis.UniversalClient
 	keys     keys
 	guard    *Guard
+	servers  servers
 	clock    *clock
 	nowFunc  func() time.Time
 	box      *secret.Box
