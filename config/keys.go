@@ -11,6 +11,26 @@ import (
 	"dispatchd/internal/secret"
 )
 
+// ReadAdminToken reads the admin token that the file leaves unset from
+// data_dir. Unlike EnsureKeys it makes nothing: a command that only asks, maybe
+// as another user, must not leave keys behind that the daemon cannot read. The
+// token stays unset when there is none yet.
+func ReadAdminToken(c *Config) error {
+	if c.Admin.Token.IsSet() || c.DataDir == "" {
+		return nil
+	}
+	path := filepath.Join(c.DataDir, "admin.token")
+	text, err := readFile(path, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read admin.token: %w", fileError(path, err))
+	}
+	c.Admin.Token = secret.Text(strings.TrimSpace(string(text)))
+	return nil
+}
+
 // EnsureKeys reads the keys that the file leaves unset from data_dir and makes
 // those that are not there yet: callback.key, master.key and admin.token, mode
 // 0600. It returns the paths of those it made. A key that exists is never
