@@ -266,10 +266,18 @@ func (a *app) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Second)
 	defer cancel()
 	began := time.Now()
-	err := a.attached.stop(ctx)
-	if err != nil && a.redisAway() {
-		// What waits for a Redis that is away ends with its time limit. It is due
-		// again, so nothing failed.
+	grace, away := ctx, a.redisAway()
+	if away {
+		// No outcome can be written, so waiting for them only takes the time that
+		// the callback listener needs.
+		var cut context.CancelFunc
+		grace, cut = context.WithTimeout(ctx, time.Second)
+		defer cut()
+	}
+	err := a.attached.stop(grace)
+	if err != nil && away {
+		// What waits for a Redis that is away ends with its own time limit. It is
+		// due again, so nothing failed.
 		a.log.Warn("stopping without redis; what was under way is due again when its lease ends", "err", err)
 		err = nil
 	}
