@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,8 @@ func TestRegistrationSurvivesORCIDsBadHours(t *testing.T) {
 	w.must(err)
 	w.affiliate("uni-a", w.users[50:]...)
 	equally(w, "refusals", refusals, func() int64 { return w.orcid.Counters().Requests["put"][http.StatusServiceUnavailable] })
+	// ORCID counts a refusal before the daemon has noted when to try again.
+	equally(w, "refusals noted", refusals, func() int { return strings.Count(w.log.String(), "a request to ORCID is tried again") })
 	w.skip(2 * time.Minute)
 	w.registered(clientMain, w.users...)
 	w.settled(len(w.users))
