@@ -14,17 +14,24 @@ import (
 // attemptAge is how long an attempt stays in the log at most.
 const attemptAge = 90 * 24 * time.Hour
 
+// excerptsKept is how many of the newest attempts of a channel show their
+// excerpt, so that an organisation has at most 100 over its channels.
+const excerptsKept = 50
+
 // attemptLua keeps the attempt log: a list, newest first, of "start (ms), space,
-// JSON", and for failures a line feed and the excerpt. Only the newest 50 keep
-// their excerpt, so that an organisation has at most 100 over its channels.
+// JSON", and for failures a line feed and the excerpt. Looking after it costs
+// more than adding to it, so that is done at every 16th: until then there may be
+// 15 attempts and 15 excerpts more than are shown.
 const attemptLua = `
 local function remember(key, line, most, oldest)
   local n = redis.call('LPUSH', key, line)
+  if n % 16 ~= 0 then return end
   if n > most then redis.call('LTRIM', key, 0, most - 1) end
-  local long = n > 50 and redis.call('LINDEX', key, 50)
-  local cut = long and string.find(long, '\n', 1, true)
-  if cut then redis.call('LSET', key, 50, string.sub(long, 1, cut - 1)) end
-  for _ = 1, 10 do
+  for i, long in ipairs(redis.call('LRANGE', key, 50, 65)) do
+    local cut = string.find(long, '\n', 1, true)
+    if cut then redis.call('LSET', key, 49 + i, string.sub(long, 1, cut - 1)) end
+  end
+  for _ = 1, 64 do
     local last = redis.call('LINDEX', key, -1)
     if not last or tonumber(string.match(last, '^%-?%d+')) >= oldest then break end
     redis.call('RPOP', key)
@@ -71,6 +78,7 @@ func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n in
 	if n <= 0 {
 		return nil, nil
 	}
+	n = min(n, s.attemptLog)
 	p := orgPartition(org)
 	c := &call{script: s.scripts.attemptPage, mark: s.keys.mark(p), keys: []string{s.keys.attempts(p, org, ch)}, args: []any{n}}
 	if err := s.one(ctx, "read attempts", org, c); err != nil {
@@ -82,7 +90,7 @@ func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n in
 	}
 	oldest := s.Now().Add(-attemptAge)
 	out := make([]event.Attempt, 0, len(list))
-	for _, v := range list {
+	for i, v := range list {
 		line, _ := v.(string)
 		_, line, _ = strings.Cut(line, " ")
 		line, excerpt, _ := strings.Cut(line, "\n")
@@ -93,7 +101,9 @@ func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n in
 		if a.Start.Before(oldest) {
 			continue
 		}
-		a.Excerpt = excerpt
+		if i < excerptsKept {
+			a.Excerpt = excerpt
+		}
 		out = append(out, a)
 	}
 	return out, nil

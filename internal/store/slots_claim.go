@@ -49,7 +49,8 @@ for i = 5, #ARGV, 3 do
   local found = {0, c.hold > now and c.hold or 0}
   local seen, limit, till = 0, room + 100, F(now + lease)
   while c.enabled and c.hold <= now and room > 0 and seen < limit do
-    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, math.min(room, 1000))
+    local most = math.min(room, 1000)
+    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, most)
     if #due == 0 then break end
     seen = seen + #due
     local slots = redis.call('HMGET', c.slots, unpack(due))
@@ -73,6 +74,7 @@ for i = 5, #ARGV, 3 do
         found[#found + 1] = flying
       end
     end
+    if #due < most then break end -- there is no more
   end
   found[1] = settle(c)
   out[#out + 1] = found
