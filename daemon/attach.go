@@ -139,10 +139,17 @@ func (a *app) startAttached(ctx context.Context) error {
 	defer at.mu.Unlock()
 	if at.started {
 		at.problem = ""
-		return at.system.SetCredentials(creds)
+		if err := at.system.SetCredentials(creds); err != nil {
+			return err
+		}
+		return a.sweepMoved(ctx, creds, locked)
 	}
 	paused, err := a.service.RegistrationsPaused(ctx)
 	if err != nil {
+		return err
+	}
+	// Jobs do not run before service.Run below, when the actors know the bases.
+	if err := a.sweepMoved(ctx, creds, locked); err != nil {
 		return err
 	}
 	system, err := actors.Start(actors.Options{

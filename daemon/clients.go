@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -58,6 +59,44 @@ func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.
 		out = append(out, one)
 	}
 	return out, locked, nil
+}
+
+// sweepMoved looks at every user when the callback URLs of a credential are
+// built from something else than last time (public_url, client id, callback
+// key): nothing else would wake them. Which base was swept last is kept in
+// Redis, so that a change made while the daemon was down is seen too.
+func (a *app) sweepMoved(ctx context.Context, creds []actors.Credential, locked locks) error {
+	moved := map[string]string{} // fact → base
+	sweep := false
+	for _, c := range creds {
+		if _, ok := locked[c.Name]; ok {
+			continue // nothing is registered with it until a person says so
+		}
+		fact, base := "swept-base/"+c.Name, strconv.Itoa(c.BaseID)
+		last, err := a.store.Fact(ctx, fact)
+		if err != nil {
+			return fmt.Errorf("ask for the base that was swept last: %w", err)
+		}
+		if last == base {
+			continue
+		}
+		moved[fact] = base
+		if last != "" {
+			sweep = true
+			a.log.Warn("the callback URLs of a credential change: every user of it is registered anew, the old rows go 10 minutes later", "credential", c.Name)
+		}
+	}
+	if sweep {
+		if _, err := a.service.SyncRegistrations(ctx, service.By{Who: "file", From: "changed callback URLs"}); err != nil {
+			return err
+		}
+	}
+	for fact, base := range moved {
+		if err := a.store.SetFact(ctx, fact, base); err != nil {
+			return fmt.Errorf("note the base that is swept: %w", err)
+		}
+	}
+	return nil
 }
 
 func (a *app) orcidClient(c *config.Config, name string, cred config.Credential) (*orcid.Client, error) {

@@ -73,6 +73,10 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err := a.attached.system.SetCredentials(creds); err != nil {
 		return nil, err
 	}
+	if err := a.sweepMoved(ctx, creds, locked); err != nil {
+		// The rest is live already: at the next start or reload it is made up for.
+		a.log.Error("users are not registered anew yet; reload again", "err", err)
+	}
 	if err := a.attached.system.SetLimits(limitsOf(next)); err != nil {
 		return nil, err
 	}
