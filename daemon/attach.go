@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,7 @@ func (a *app) wakeFanout() {
 // operator is told.
 func (a *app) attachLoop(ctx context.Context) error {
 	wait := 100 * time.Millisecond
-	first := true
+	first, said := true, ""
 	for {
 		err := a.attach(ctx)
 		var unfit *store.Unfit
@@ -90,9 +91,12 @@ func (a *app) attachLoop(ctx context.Context) error {
 				a.log.Warn("redis does not answer; pings go to the spool until it does", "err", err)
 				a.o.Notify("READY=1\nSTATUS=Redis is away: pings go to the spool")
 			}
-			a.attached.setProblem("Redis does not answer")
+			a.attached.setProblem(awayWords(err))
 		default:
-			a.log.Error("redis cannot be used yet", "err", err)
+			if said != err.Error() { // tried every two seconds, said once
+				said = err.Error()
+				a.log.Error("redis cannot be used yet", "err", err)
+			}
 			a.attached.setProblem(err.Error())
 		}
 		first = false
@@ -103,6 +107,17 @@ func (a *app) attachLoop(ctx context.Context) error {
 		}
 		wait = min(2*wait, 2*time.Second)
 	}
+}
+
+// awayWords says why Redis is away, as far as a person can do something else
+// about it than start it.
+func awayWords(err error) string {
+	for _, word := range []string{"WRONGPASS", "NOAUTH", "NOPERM"} {
+		if strings.Contains(err.Error(), word) {
+			return "Redis refuses us (" + word + "): redis.username or redis.password_file is wrong"
+		}
+	}
+	return "Redis does not answer"
 }
 
 // attach takes Redis over and starts what works only with it.
