@@ -125,6 +125,9 @@ func (w *Watcher) checkBaseline(ctx context.Context, credential string, list []e
 		return err
 	}
 	w.metrics.calls.Inc()
+	one := w.judging(credential)
+	one.Lock()
+	defer one.Unlock()
 	hits, err := w.hitsOf(ctx, credential, among(users, changed), since)
 	if err != nil {
 		return err

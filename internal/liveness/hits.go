@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"dispatchd/internal/event"
@@ -25,6 +26,9 @@ type hit struct {
 
 // found deals with the changes that a round found.
 func (w *Watcher) found(ctx context.Context, credential string, r *round, users []*event.User) error {
+	one := w.judging(credential)
+	one.Lock()
+	defer one.Unlock()
 	hits, err := w.hitsOf(ctx, credential, users, r.Since)
 	if err != nil {
 		return err
@@ -41,6 +45,18 @@ func (w *Watcher) found(ctx context.Context, credential string, r *round, users 
 	r.Found += len(hits)
 	r.Told += told
 	return nil
+}
+
+// judging returns the lock under which the users of a credential are judged, from
+// reading what is known of them to noting what they were told: a round and a
+// check may come upon the same change at the same time.
+func (w *Watcher) judging(credential string) *sync.Mutex {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.judges[credential] == nil {
+		w.judges[credential] = &sync.Mutex{}
+	}
+	return w.judges[credential]
 }
 
 // reader is what it takes to read records: whom to tell of each call, and what
@@ -85,13 +101,17 @@ func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, by 
 			doubtful = append(doubtful, h)
 		}
 	}
+	missed, fresh, err := w.settled(ctx, credential, missed, by)
+	if err != nil {
+		return 0, err
+	}
 	later, again, err := w.ask(ctx, credential, doubtful, by)
 	if err != nil {
 		return 0, err
 	}
-	missed = append(missed, later...)
+	missed, again = append(missed, later...), append(again, fresh...)
 	w.metrics.changes.WithLabelValues(resultUnderWay).Add(float64(len(again)))
-	w.metrics.changes.WithLabelValues(resultPinged).Add(float64(len(doubtful) - len(later) - len(again)))
+	w.metrics.changes.WithLabelValues(resultPinged).Add(float64(len(doubtful) - len(later) - len(again) + len(fresh)))
 	now := w.o.Now()
 	checks := make([]event.Check, 0, len(again))
 	for _, h := range again {
@@ -128,6 +148,31 @@ func (w *Watcher) settle(ctx context.Context, credential string, hits []hit, by 
 		}
 	}
 	return len(missed), w.o.Store.SetSilences(ctx, credential, silences)
+}
+
+// settled parts hits into those whose last change is old enough that its ping
+// does not come any more, and those that are to be looked at again: during a
+// re-index of all of ORCID there are many.
+func (w *Watcher) settled(ctx context.Context, credential string, hits []hit, by reader) (old, fresh []hit, err error) {
+	for part := range slices.Chunk(hits, orcid.MaxSearchIDs) {
+		ids := make([]orcid.ID, len(part))
+		for i, h := range part {
+			ids[i] = h.user.ORCID
+		}
+		changed, err := w.o.ORCID.ChangedSince(ctx, credential, ids, w.o.Now().Add(-settle))
+		if err != nil {
+			return nil, nil, err
+		}
+		by.called()
+		for _, h := range part {
+			if slices.Contains(changed, h.user.ORCID) {
+				fresh = append(fresh, h)
+			} else {
+				old = append(old, h)
+			}
+		}
+	}
+	return old, fresh, nil
 }
 
 // maxTell bounds one entry of the intake log.

@@ -95,6 +95,7 @@ type Watcher struct {
 	mu     sync.Mutex
 	trials map[string]*trial                 // by what is tried: a credential, the checks
 	pages  map[string]map[orcid.ID]time.Time // by credential, see pageOf
+	judges map[string]*sync.Mutex            // by credential, see judging
 }
 
 // trial is how something fares that is tried again and again.
@@ -117,7 +118,7 @@ func New(o Options) (*Watcher, error) {
 	}
 	return &Watcher{
 		o: o, log: o.Logger.With("component", "liveness"), metrics: newMetrics(o.Registerer),
-		kick: make(chan struct{}, 1), trials: map[string]*trial{}, pages: map[string]map[orcid.ID]time.Time{},
+		kick: make(chan struct{}, 1), trials: map[string]*trial{}, pages: map[string]map[orcid.ID]time.Time{}, judges: map[string]*sync.Mutex{},
 	}, nil
 }
 
