@@ -30,7 +30,7 @@ type sizes struct {
 func fullSizes() sizes {
 	return sizes{
 		rounds: 3, users: 100_000, orgs: 100, many: 1_000_000, manyOrgs: 5000, isolated: 500,
-		burst: 2500 * time.Millisecond, steady: 4 * time.Second, tasks: 12_000, sweep: 4 * time.Second, slow: 5000,
+		burst: 2500 * time.Millisecond, steady: 4 * time.Second, tasks: 8000, sweep: 3 * time.Second, slow: 5000,
 	}
 }
 

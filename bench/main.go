@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
@@ -26,8 +28,11 @@ func main() {
 	}
 }
 
-// limit is when the bench gives up, whatever it is at.
-const limit = 8 * time.Minute
+// quiet drops what go-redis says about servers that the bench has stopped.
+type quiet struct{}
+
+// Printf implements go-redis's logger.
+func (quiet) Printf(context.Context, string, ...any) {}
 
 func run(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -35,6 +40,7 @@ func run(args []string, out io.Writer) error {
 	quick := fs.Bool("quick", false, "small sizes and one round: shows that it runs, measures nothing")
 	only := fs.String("only", "", "measure only these, comma-separated (intake,deliveries,latency,slow,isolation,sweep,memory,million,growth)")
 	write := fs.Bool("write", false, "write bench/REPORT.md and bench/report.json")
+	limit := fs.Duration("limit", 8*time.Minute, "give up after that time, and report what was measured")
 	keep := fs.String("dir", "", "keep what the processes write in this directory")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -45,9 +51,10 @@ func run(args []string, out io.Writer) error {
 	if runtime.GOOS != "linux" {
 		return errors.New("the bench reads /proc: it needs Linux")
 	}
+	redis.SetLogger(quiet{})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("not done within %s", *limit))
 	defer cancel()
 	root, err := repository()
 	if err != nil {

@@ -25,6 +25,7 @@ func (b *bench) measureIsolation(ctx context.Context) error {
 	}
 	defer ill.stop()
 	b.cursor = 0
+	lasts := b.steady * 3 / 4
 	tenth := troubled{b.isolated / 10, b.isolated / 10}
 	var untroubled, again, ratio, band, onset, p99 []float64
 	if _, err := b.healthy(ctx, well, troubled{}, b.steady/2); err != nil { // warm
@@ -41,13 +42,13 @@ func (b *bench) measureIsolation(ctx context.Context) error {
 			thaw(r)
 			if r == ill && i == 0 {
 				// The first seconds, in which nobody knows yet who hangs.
-				q, err := b.healthy(ctx, r, t, b.steady)
+				q, err := b.healthy(ctx, r, t, lasts)
 				if err != nil {
 					return err
 				}
 				onset = append(onset, millis(q.P99))
 			}
-			q, err := b.healthy(ctx, r, t, b.steady)
+			q, err := b.healthy(ctx, r, t, lasts)
 			if err != nil {
 				return err
 			}
