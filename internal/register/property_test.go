@@ -1,12 +1,13 @@
 package register
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"

@@ -8,11 +8,12 @@ package register
 
 import (
 	"cmp"
-	"dispatchd/internal/event"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
+
+	"dispatchd/internal/event"
 )
 
 // overlap is how long an old registration stays beside its living replacement:

@@ -1,12 +1,13 @@
 package register
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
 	"hash/fnv"
 	"slices"
 	"strconv"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 )
 
 // How long to wait after failures. Trouble that passes by itself is met with

@@ -1,11 +1,12 @@
 package register
 
 import (
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
 	"slices"
 	"testing"
 	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 
 	"github.com/google/go-cmp/cmp"
 )
