@@ -15,7 +15,7 @@ import (
 // whoever adds one decides where it stands.
 var tiny = []string{
 	"internal/event", "internal/orcid", "internal/org", "internal/secret", "internal/safedial", "internal/callback",
-	"internal/directory", "internal/backoff",
+	"internal/directory", "internal/backoff", "internal/signed",
 }
 
 var below = map[string][]string{
@@ -29,6 +29,7 @@ var below = map[string][]string{
 	"internal/safedial":        {},
 	"internal/callback":        {},
 	"internal/directory":       {},
+	"internal/signed":          {},
 	"internal/register":        {},
 	"internal/intake":          {"internal/intake/spool"},
 	"internal/intake/spool":    {},
