@@ -25,6 +25,7 @@ bench: deps ## measure the built daemon beside its baselines (under 8 minutes); 
 	go run ./bench -write
 
 chaos: deps ## kill real processes, 200 faults (under 10 minutes); ROUNDS=, SEED= change it
+	go test ./internal/chaos -run TestOutage -chaos.outage=60s -count=1 -v
 	go test ./internal/chaos -run TestChaos -chaos.rounds=$(or $(ROUNDS),200) $(if $(SEED),-chaos.seed=$(SEED)) -count=1 -timeout 15m -v
 
 vet: ## go vet, and that go.mod is tidy

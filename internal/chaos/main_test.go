@@ -9,18 +9,20 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
 
 // options are the flags of this suite.
 type options struct {
-	rounds  int    // faults of TestChaos; 0 is the short version
-	seed    uint64 // of TestChaos; 0 draws one and prints it
-	pending int    // slots that wait when TestStartWithPending starts the daemon
-	race    bool   // build the daemon with the race detector
-	only    string // run only the faults whose name contains this
-	keep    bool   // print the daemon's log also when nothing failed
+	rounds  int           // faults of TestChaos; 0 is the short version
+	seed    uint64        // of TestChaos; 0 draws one and prints it
+	pending int           // slots that wait when TestStartWithPending starts the daemon
+	outage  time.Duration // of TestOutage
+	race    bool          // build the daemon with the race detector
+	only    string        // run only the faults whose name contains this
+	keep    bool          // print the daemon's log also when nothing failed
 }
 
 var opts options
@@ -32,6 +34,7 @@ func TestMain(m *testing.M) {
 	flag.IntVar(&opts.rounds, "chaos.rounds", 0, "faults of TestChaos; 0: the short version")
 	flag.Uint64Var(&opts.seed, "chaos.seed", 0, "seed of TestChaos; 0: a random one, printed")
 	flag.IntVar(&opts.pending, "chaos.pending", 20_000, "slots that wait in TestStartWithPending (1000000 for the long version)")
+	flag.DurationVar(&opts.outage, "chaos.outage", 4*time.Second, "how long Redis is away in TestOutage (60s for the long version)")
 	flag.BoolVar(&opts.race, "chaos.race", false, "build the daemon with the race detector")
 	flag.StringVar(&opts.only, "chaos.only", "", "only faults whose name contains this")
 	flag.BoolVar(&opts.keep, "chaos.log", false, "print the daemon's log also when nothing failed")
