@@ -16,7 +16,6 @@ const (
 	callTimeout  = 10 * time.Second // one call of a port, except for a delivery
 	claimBackoff = 250 * time.Millisecond
 	emptyPause   = 50 * time.Millisecond
-	maxRamp      = 1024
 	maxBackoff   = 10 * time.Second
 )
 
@@ -47,12 +46,8 @@ type channel struct {
 	// becomes due meanwhile is kept in due, which the claim had cleared.
 	claiming bool
 	flying   int
-	// ramp bounds flying, too: one at first, twice as many after every success.
-	// A receiver that hangs has one place until it is known to be slow, not all
-	// that it might have had.
-	ramp    int
-	known   bool // breaker was loaded
-	breaker breaker
+	known    bool // breaker was loaded
+	breaker  breaker
 	// effects are under way in their order; nothing is claimed until they are
 	// written, or a channel that was just held would be asked once more.
 	effects []effect
@@ -105,7 +100,6 @@ func (a *orgActor) start(c actor.Context) {
 		self := a.self
 		a.channels[i] = &channel{
 			index: i,
-			ramp:  1,
 			key:   event.ChannelKey{Org: a.key, Channel: ch},
 			seat:  a.sys.room.seat(func() { a.sys.send(self, m) }),
 		}
@@ -186,7 +180,7 @@ func (a *orgActor) pump(ch *channel) {
 	if o.Concurrency > 0 {
 		all = o.Concurrency
 	}
-	want := min(ch.breaker.limit(all), ch.ramp) - ch.flying
+	want := ch.breaker.limit(all) - ch.flying
 	if want <= 0 {
 		ch.seat.leave()
 		return
@@ -351,12 +345,6 @@ func (a *orgActor) judge(ch *channel, o *org.Organisation, out event.Outcome) {
 	b, e := decideBreaker(ch.breaker, out, now, rand.Float64())
 	ch.breaker = b
 	ch.seat.setSlow(b.Slow)
-	switch {
-	case out.Result == event.Delivered:
-		ch.ramp = min(2*ch.ramp, maxRamp)
-	case out.TimedOut:
-		ch.ramp = 1
-	}
 	if out.Suspend != "" && e.suspend == "" {
 		e.suspend = out.Suspend
 	}

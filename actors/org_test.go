@@ -67,7 +67,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 			return event.Outcome{Result: event.Delivered}
 		}), func(o *Options) { o.Limits = Limits{Concurrency: 3, MaxInFlight: 100} })
 		b.news(hook, 1, 9)
-		for _, want := range []int{1, 2, 3} { // a success doubles it
+		for _, want := range []int{1, 3, 3} { // one until the first answer
 			sleep(500 * time.Millisecond)
 			if st := b.sys.Status(); st.InFlight[event.Webhook] != want || st.Places != want {
 				b.Errorf("in flight %v, places %d, want %d", st.InFlight, st.Places, want)
@@ -117,7 +117,8 @@ func TestManyHungReceiversHoldUpNobody(t *testing.T) {
 		for i := range 60 {
 			b.news(event.ChannelKey{Org: fmt.Sprint("hung-", i), Channel: event.Webhook}, 1000*(i+1), 20)
 		}
-		// Each has one place until its first timeout; then, all of them, half.
+		// Each has one place until its first answer; all of them, three quarters,
+		// and half as soon as they are known to be slow.
 		sleep(time.Minute)
 		began := time.Now()
 		b.news(hook, 1, 100)
@@ -129,6 +130,43 @@ func TestManyHungReceiversHoldUpNobody(t *testing.T) {
 		}
 		if st := b.sys.Status(); st.InFlight[event.Webhook] > 16 {
 			b.Errorf("slow organisations have %d of 32 places", st.InFlight[event.Webhook])
+		}
+	})
+}
+
+// TestReceiversThatBeginToHangHoldUpNobody: they were well, so that each might
+// have all its places, and nobody knows of a timeout yet.
+func TestReceiversThatBeginToHangHoldUpNobody(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		const ill = 24
+		key := func(i int) event.ChannelKey {
+			return event.ChannelKey{Org: fmt.Sprint("ill-", i), Channel: event.Webhook}
+		}
+		for i := range ill {
+			b.enable(key(i).Org, "main")
+		}
+		var hang atomic.Bool
+		b.start(deliverFunc(func(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome {
+			if o.ID == "uni-a" || !hang.Load() {
+				return delivered(ctx, o, d, who)
+			}
+			pause(ctx, 15*time.Second)
+			return event.Outcome{Result: event.Retry, RetryAt: time.Now().Add(time.Minute), TimedOut: true}
+		}), func(o *Options) { o.Limits = Limits{MaxInFlight: 64} })
+		for i := range ill {
+			b.news(key(i), 1000*(i+1), 20)
+		}
+		b.news(hook, 1, 20)
+		sleep(time.Second)
+		hang.Store(true)
+		for i := range ill {
+			b.news(key(i), 1000*(i+1)+500, 20)
+		}
+		sleep(time.Second)
+		b.news(hook, 100, 200)
+		sleep(100 * time.Millisecond)
+		if n := b.slots.waiting(hook); n != 0 {
+			b.Errorf("%d of 200 wait for receivers that hang: %+v", n, b.sys.Status())
 		}
 	})
 }
