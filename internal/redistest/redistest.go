@@ -47,6 +47,14 @@ func New(dir string, args ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return at(dir, port, args...)
+}
+
+// at starts a server with its files in dir.
+func at(dir string, port int, args ...string) (*Server, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of redis: %w", err)
+	}
 	s := &Server{Addr: "127.0.0.1:" + strconv.Itoa(port), Dir: dir}
 	s.args = append([]string{
 		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes",
@@ -77,26 +85,36 @@ func (s *Server) Restart() error {
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	s.cmd, s.done = cmd, done
-	rdb := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, DisableIdentity: true})
-	defer rdb.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	return s.until(ctx, func(rdb *redis.Client) bool { return rdb.Ping(ctx).Err() == nil })
+}
+
+// until asks the server again and again until it is as the test wants it.
+func (s *Server) until(ctx context.Context, so func(*redis.Client) bool) error {
+	rdb := s.plain()
+	defer rdb.Close()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if rdb.Ping(ctx).Err() == nil {
+		if so(rdb) {
 			return nil
 		}
 		select {
-		case err := <-done:
-			done <- err
+		case err := <-s.done:
+			s.done <- err
 			log, rerr := os.ReadFile(filepath.Join(s.Dir, "redis.log"))
 			return errors.Join(fmt.Errorf("redis-server ended: %w\n%s", err, log), rerr)
 		case <-ctx.Done():
-			return errors.New("redis-server does not answer")
+			return errors.New("redis-server does not answer as it should")
 		case <-tick.C:
 		}
 	}
+}
+
+// plain returns a client that the caller closes.
+func (s *Server) plain() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, DisableIdentity: true})
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone.
@@ -124,7 +142,7 @@ func (s *Server) Thaw() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 // Client returns a plain client, closed with the test.
 func (s *Server) Client(t testing.TB) *redis.Client {
 	t.Helper()
-	rdb := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1, DisableIdentity: true})
+	rdb := s.plain()
 	t.Cleanup(func() { rdb.Close() })
 	return rdb
 }

@@ -12,7 +12,7 @@ import (
 
 func TestChecksAreMadeAtTheLaterTimeAndDroppedOnce(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		early := event.Check{Kind: event.CheckBaseline, ORCID: testID(t, 150000), Credential: "main", At: at}
@@ -47,7 +47,7 @@ func TestChecksAreMadeAtTheLaterTimeAndDroppedOnce(t *testing.T) {
 
 func TestSilencesAreKeptPerCredential(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		at := time.Date(2026, 11, 23, 12, 0, 0, int(7*time.Millisecond), time.UTC)
 		ids := make([]orcid.ID, checksPerCall+7)

@@ -293,8 +293,8 @@ func (s *Store) Beat(ctx context.Context) error {
 // checkConnection runs on every new connection, before any call can use it: a
 // Redis that was restarted from an older state is found before it is trusted.
 func (s *Store) checkConnection(ctx context.Context, cn *redis.Conn) error {
-	if !s.embedded {
-		s.servers.note(ctx, cn)
+	if !s.embedded && s.servers.note(ctx, cn) {
+		return nil
 	}
 	known := s.guard.beat.Load()
 	if known == 0 || s.cluster {

@@ -12,7 +12,7 @@ import (
 
 func TestMembersAreShownWhileTheIndexGrows(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		first, later := sequence(t, 3000)[:1000], sequence(t, 3000)[1000:]
 		if _, err := s.memberCalls(ctx, s.scripts.memberAdd, "uni-a", first); err != nil {
@@ -57,7 +57,7 @@ func TestMembersAreShownWhileTheIndexGrows(t *testing.T) {
 
 func TestDropMembersLeavesNothing(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, ids := context.Background(), sequence(t, 2000)
 		for _, o := range []string{"uni-a", "uni-ab"} {
 			if _, err := s.memberCalls(ctx, s.scripts.memberAdd, o, ids); err != nil {
@@ -86,7 +86,7 @@ func TestDropMembersLeavesNothing(t *testing.T) {
 // user in between must not be forgotten.
 func TestLeavingTheIndexPutsBackWhoCameAgain(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, ids := context.Background(), sequence(t, 3)
 		if _, err := s.AffiliateAll(ctx, "uni-a", affiliated(ids, s.Now()), time.Time{}); err != nil {
 			t.Fatal(err)

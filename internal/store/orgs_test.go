@@ -34,7 +34,7 @@ func allValues(t *testing.T, s *Store, keys ...string) string {
 
 func TestOrganisationsComeBackAndTheirSecretsAreSealed(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		full := org.Organisation{
 			ID: "uni-a", Name: "Ünï A", Credential: "main", TechnicalContact: "it@a.example", Timezone: "Pacific/Auckland",
@@ -88,7 +88,7 @@ func TestOrganisationsComeBackAndTheirSecretsAreSealed(t *testing.T) {
 
 func TestASealedSecretOfAnotherPlaceOrKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		if err := s.SaveOrganisation(ctx, org.Organisation{ID: "uni-a", Webhook: org.Webhook{APIKey: "hunter"}}); err != nil {
 			t.Fatal(err)
@@ -120,7 +120,7 @@ func TestASealedSecretOfAnotherPlaceOrKeyIsRefused(t *testing.T) {
 
 func TestNumbersStayWithTheirNames(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, id := context.Background(), orcid.ID{}
 		if err := s.SaveOrganisation(ctx, org.Organisation{ID: "uni-a"}); err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func TestNumbersStayWithTheirNames(t *testing.T) {
 
 func TestBasesKeepTheirNumbers(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		bases := []Base{{"https://a.example", "APP-1", "k1"}, {"https://a.example", "APP-1", "k2"}, {"https://a.example", "APP-1\x00k", ""}}
 		ids := make([]int, len(bases))
@@ -213,7 +213,7 @@ func TestAPISecretsAreHashed(t *testing.T) {
 
 func TestJobsAndFactsComeBack(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		j := Job{ID: "2", Kind: "remove", Org: "uni-a", State: JobRunning, Total: 10, Args: map[string]string{"why": "ünï"}}
 		for cursor := range 3 {
@@ -264,7 +264,7 @@ func TestJobsAndFactsComeBack(t *testing.T) {
 
 func TestTokensAreSealedPerCredentialAndScope(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, main, other := context.Background(), s.Tokens("main"), s.Tokens("other")
 		if got, err := main.LoadToken(ctx, orcid.ScopeWebhook); err != nil || got != (orcid.Token{}) {
 			t.Fatalf("%+v, %v", got, err)

@@ -19,27 +19,34 @@ type servers struct {
 
 // note counts the server at the other end of a new connection if it is another
 // than before: by its run, and by its history, which changes when a replica is
-// promoted. One that does not say is taken for another.
-func (s *servers) note(ctx context.Context, cn *redis.Conn) {
+// promoted. One that does not say is taken for another. It reports whether the
+// other end is a sentinel: go-redis sets its connections up as it does ours, and
+// they have no data.
+func (s *servers) note(ctx context.Context, cn *redis.Conn) (sentinel bool) {
 	name := ""
 	if info, err := cn.Info(ctx, "server", "replication").Result(); err == nil {
 		for line := range strings.Lines(info) {
 			switch k, v, _ := strings.Cut(strings.TrimSpace(line), ":"); k {
 			case "run_id", "master_replid":
 				name += v + " "
+			case "redis_mode":
+				if v == "sentinel" {
+					return true
+				}
 			}
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name != "" && s.seen[name] {
-		return
+		return false
 	}
 	if s.seen == nil {
 		s.seen = map[string]bool{}
 	}
 	s.seen[name] = true
 	s.count++
+	return false
 }
 
 // Servers counts the servers that have answered so far. When it changes, what

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"dispatchd/internal/event"
@@ -17,7 +20,66 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(withCluster{m})
+}
+
+// shared is one Redis Cluster for all tests, each under a prefix of its own.
+var shared struct {
+	once    sync.Once
+	cluster *redistest.Cluster
+	dir     string
+	err     error
+}
+
+func startShared() {
+	if shared.dir, shared.err = os.MkdirTemp("", "dispatchd-cluster-"); shared.err == nil {
+		shared.cluster, shared.err = redistest.NewCluster(shared.dir)
+	}
+}
+
+// withCluster ends the cluster after the tests.
+type withCluster struct{ m *testing.M }
+
+// Run implements goleak.TestingM.
+func (w withCluster) Run() int {
+	code := w.m.Run()
+	if shared.cluster != nil {
+		shared.cluster.Kill()
+	}
+	if shared.dir != "" {
+		_ = os.RemoveAll(shared.dir)
+	}
+	return code
+}
+
+// onCluster makes a store on the cluster that is ready for work.
+func onCluster(t testing.TB) *Store {
+	t.Helper()
+	shared.once.Do(startShared)
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return attached(t, "", func(o *Options) {
+		o.Addresses, o.Cluster, o.Prefix = shared.cluster.Addrs(), true, strings.ReplaceAll(t.Name(), "/", "-")+":"
+	})
+}
+
+// empty takes everything away that the store has in Redis.
+func empty(ctx context.Context, s *Store) error {
+	c, ok := s.rdb.(*redis.ClusterClient)
+	if !ok {
+		return s.rdb.FlushAll(ctx).Err()
+	}
+	return c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		for scan := node.Scan(ctx, 0, s.keys.prefix+"*", 1000).Iterator(); ; {
+			if !scan.Next(ctx) {
+				return scan.Err()
+			}
+			if err := node.Unlink(ctx, scan.Val()).Err(); err != nil {
+				return err
+			}
+		}
+	})
 }
 
 // newStore makes a store on the URL that is not attached yet.
@@ -49,12 +111,16 @@ func attached(t testing.TB, url string, change ...func(*Options)) *Store {
 	return s
 }
 
-// onBoth runs a test against a real redis-server and against miniredis.
-func onBoth(t *testing.T, run func(t *testing.T, s *Store)) {
+// onEach runs a test against a real redis-server, a cluster, and miniredis.
+func onEach(t *testing.T, run func(t *testing.T, s *Store)) {
 	t.Helper()
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
 		run(t, attached(t, redistest.Start(t).URL()))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		run(t, onCluster(t))
 	})
 	t.Run("embedded", func(t *testing.T) {
 		t.Parallel()
@@ -73,7 +139,7 @@ func testID(t testing.TB, base uint64) orcid.ID {
 
 func TestLogKeepsEveryPingUntilRemoved(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		at := time.Date(2026, 11, 23, 1, 2, 3, 456789000, time.UTC)
 		for i := range uint64(10) {

@@ -128,7 +128,7 @@ func walkMembers(ctx context.Context, s *Store, org string, page int, between fu
 
 func TestUsersAgainstAModel(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		// Most in one partition and one organisation: buckets split.
 		ids := slices.Concat(partitionIDs(t, 7, 400), partitionIDs(t, 63, 20), partitionIDs(t, 0, 5))
@@ -145,7 +145,7 @@ func TestUsersAgainstAModel(t *testing.T) {
 			}
 			done := false
 			defer func() { failed = failed || !done }()
-			if err := s.rdb.FlushAll(ctx).Err(); err != nil {
+			if err := empty(ctx, s); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Recover(ctx); err != nil {

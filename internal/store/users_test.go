@@ -35,7 +35,7 @@ func affiliated(ids []orcid.ID, at time.Time) []Affiliated {
 
 func TestBucketsSplitAndKeepEverybody(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		const p = 5
 		ids := partitionIDs(t, p, 1000)
@@ -84,7 +84,7 @@ func TestBucketsSplitAndKeepEverybody(t *testing.T) {
 
 func TestAnExistingAffiliationGetsOnlyNewPersonalData(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, id := context.Background(), testID(t, 182509)
 		first := event.Affiliation{Org: "uni-a", Email: "a@x.example", Name: "Ana", AffiliatedAt: time.Unix(1_700_000_000, 0), Announce: true}
 		if added, err := s.Affiliate(ctx, id, first, time.Time{}); err != nil || !added {
@@ -110,7 +110,7 @@ func TestAnExistingAffiliationGetsOnlyNewPersonalData(t *testing.T) {
 
 func TestBadAffiliationsChangeNothing(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, id := context.Background(), testID(t, 7)
 		for _, orgID := range []string{"", "Uni A", "a:b", strings.Repeat("x", 65)} {
 			if _, err := s.Affiliate(ctx, id, event.Affiliation{Org: orgID}, time.Time{}); err == nil {
@@ -140,7 +140,7 @@ func TestBadAffiliationsChangeNothing(t *testing.T) {
 
 func TestLookUpMovesTheLatestPingForwardOnlyAndConflictsWithNobody(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, id := context.Background(), testID(t, 7)
 		if _, err := s.Affiliate(ctx, id, event.Affiliation{Org: "uni-a", Name: "Ana"}, time.Time{}); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestLookUpMovesTheLatestPingForwardOnlyAndConflictsWithNobody(t *testing.T)
 
 func TestARecordThatNamesAnUnknownNumberIsAnError(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx, id := context.Background(), testID(t, 7)
 		for _, o := range []string{"uni-a", "uni-b"} {
 			if _, err := s.Affiliate(ctx, id, event.Affiliation{Org: o}, time.Time{}); err != nil {
@@ -240,7 +240,7 @@ func TestNumbersGivenByAnotherProcessAreFound(t *testing.T) {
 // is affiliated is in the member index.
 func TestConcurrentEditsLoseNothing(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		ids := partitionIDs(t, 9, 6)
 		orgs := []string{"uni-a", "uni-b"}
