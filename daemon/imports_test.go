@@ -47,6 +47,7 @@ var below = map[string][]string{
 	"internal/sim/smtpsink":    {"internal/sim/selfsigned"},
 	"internal/sim/selfsigned":  {},
 	"internal/redistest":       {},
+	"docs":                     {},
 }
 
 func TestImportsGoDownOnly(t *testing.T) {
