@@ -1,7 +1,7 @@
 # make alone prints help: every target with ## behind it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench chaos demo test lint vet generate check-generated deps clean
+.PHONY: help build bench chaos restarts demo test lint vet generate check-generated deps clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
@@ -27,6 +27,9 @@ bench: deps ## measure the built daemon beside its baselines (under 8 minutes); 
 chaos: deps ## kill real processes, 200 faults (under 10 minutes); ROUNDS=, SEED= change it
 	go test ./internal/chaos -run TestOutage -chaos.outage=60s -count=1 -v
 	go test ./internal/chaos -run TestChaos -chaos.rounds=$(or $(ROUNDS),200) $(if $(SEED),-chaos.seed=$(SEED)) -count=1 -timeout 15m -v
+
+restarts: deps ## restart the daemon 50 times under 1,000 pings a second
+	go test ./internal/chaos -run TestRestartUnderLoad -chaos.restarts=50 -count=1 -timeout 15m -v
 
 vet: ## go vet, and that go.mod is tidy
 	go vet ./...

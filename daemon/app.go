@@ -63,10 +63,13 @@ type app struct {
 	watch     *liveness.Watcher
 	locks     atomic.Pointer[locks]
 
-	reloading sync.Mutex
-	attached  attachment
-	began     time.Time
-	failed    chan error // a part that must not end has ended
+	reloading    sync.Mutex
+	reloadFailed atomic.Bool // the last reload did
+	stopping     atomic.Bool
+	told         herald
+	attached     attachment
+	began        time.Time
+	failed       chan error // a part that must not end has ended
 }
 
 // newApp builds everything that works without Redis: from here on pings are
@@ -240,6 +243,12 @@ func (a *app) ended(part string, err error) {
 func (a *app) run(ctx context.Context) error {
 	attached := make(chan struct{})
 	attachCtx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { a.keepTold(attachCtx) })
+	if a.o.WatchdogTime > 0 {
+		w := watchdog{every: a.o.WatchdogTime / 3, alive: a.alive, feed: func() { a.o.Notify("WATCHDOG=1") }, log: a.log}
+		telling.Go(func() { w.run(attachCtx) })
+	}
 	fatal := make(chan error, 1)
 	go func() {
 		defer close(attached)
@@ -253,9 +262,11 @@ func (a *app) run(ctx context.Context) error {
 	case err = <-a.failed:
 	case err = <-fatal:
 	}
+	a.stopping.Store(true)
+	a.o.Notify("STOPPING=1\nSTATUS=Stopping")
 	cancel()
 	<-attached
-	a.o.Notify("STOPPING=1")
+	telling.Wait()
 	return errors.Join(err, a.shutdown())
 }
 
@@ -287,6 +298,15 @@ func (a *app) shutdown() error {
 	err = errors.Join(err, a.attached.stopLate(ctx), a.stop.run(ctx))
 	a.log.Info("stopped", "took", time.Since(began).Round(time.Millisecond))
 	return err
+}
+
+// alive asks the actors for an answer, for the watchdog. Before there are any,
+// that we come to ask is all that can be said.
+func (a *app) alive(ctx context.Context) error {
+	if system := a.hints.system.Load(); system != nil {
+		return system.Alive(ctx)
+	}
+	return nil
 }
 
 // redisAway asks Redis itself, shortly.

@@ -76,20 +76,22 @@ func (a *app) attachLoop(ctx context.Context) error {
 	for {
 		err := a.attach(ctx)
 		var unfit *store.Unfit
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return nil //nolint:nilerr // cut off by shutdown
+		}
+		if err == nil {
+			a.tellReady(ctx)
+			return nil
 		}
 		switch {
 		case errors.As(err, &unfit) && first:
 			return err
 		case errors.Is(err, store.ErrForgot):
-			// forgot() has shouted; recoverLoss goes on from here.
-			a.o.Notify("READY=1\nSTATUS=Redis forgot: pings go to the spool; run dispatchd recover")
-			return nil
+			a.tellReady(ctx)
+			return nil // forgot() has shouted; recoverLoss goes on from here
 		case errors.Is(err, store.ErrAway):
 			if first {
 				a.log.Warn("redis does not answer; pings go to the spool until it does", "err", err)
-				a.o.Notify("READY=1\nSTATUS=Redis is away: pings go to the spool")
 			}
 			a.attached.setProblem(awayWords(err))
 		default:
@@ -98,6 +100,9 @@ func (a *app) attachLoop(ctx context.Context) error {
 				a.log.Error("redis cannot be used yet", "err", err)
 			}
 			a.attached.setProblem(err.Error())
+		}
+		if first {
+			a.tellReady(ctx) // the spool takes the pings
 		}
 		first = false
 		select {
@@ -213,7 +218,6 @@ func (a *app) startAttached(ctx context.Context) error {
 	})
 	at.started, at.problem = true, ""
 	a.log.Info("ready", "organisations", a.directory.Len(), "credentials", len(creds))
-	a.o.Notify("READY=1\nSTATUS=Working")
 	return nil
 }
 

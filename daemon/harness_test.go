@@ -60,6 +60,9 @@ type setting struct {
 	dataDir   string        // default: a new one
 	later     bool          // do not start the daemon yet
 	look      time.Duration // pause between looks of catch-up; 0: the usual
+	notify    func(string)  // the service manager; nil: there is none
+	watchdog  time.Duration // of the service manager; 0: none
+	logTo     func(slog.Handler) slog.Handler
 }
 
 // world is everything around one daemon, which runs in this process: a real
@@ -246,10 +249,14 @@ func (w *world) boot() {
 	}
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelDebug)
+	var handler slog.Handler = slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: level})
+	if w.set.logTo != nil {
+		handler = w.set.logTo(handler)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a, err := newApp(ctx, options{
 		Config: c, ConfigPath: w.configPath(), Version: "test", Level: level, Callback: lns[0], Admin: lns[1],
-		Logger: slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: level})), now: w.now, lookEvery: w.set.look,
+		Logger: slog.New(handler), now: w.now, lookEvery: w.set.look, Notify: w.set.notify, WatchdogTime: w.set.watchdog,
 	})
 	if err != nil {
 		cancel()

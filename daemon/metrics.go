@@ -19,7 +19,8 @@ var components = [...]string{"intake", "spool", "fanout", "actors", "deliver", "
 // processMetrics are the metrics of the process as a whole.
 type processMetrics struct {
 	panics *prometheus.CounterVec
-	reload prometheus.Gauge
+	reload prometheus.Gauge // 1: the last load succeeded
+	loaded prometheus.Gauge // when the last one that succeeded did
 }
 
 func newProcessMetrics(reg *prometheus.Registry, version string) *processMetrics {
@@ -33,21 +34,35 @@ func newProcessMetrics(reg *prometheus.Registry, version string) *processMetrics
 			Help: "Whether the last load of the configuration succeeded (1) or the one before stayed (0).",
 		}),
 	}
+	m.loaded = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "dispatchd_config_last_reload_success_timestamp_seconds",
+		Help: "When the configuration was last loaded with success.",
+	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "dispatchd_build_info",
 		Help:        "Always 1; its labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.reload.Set(1)
+	m.reloaded(true)
 	for _, c := range components {
 		m.panics.WithLabelValues(c)
 	}
 	reg.MustRegister(
-		m.panics, m.reload, build,
+		m.panics, m.reload, m.loaded, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
+}
+
+// reloaded notes how a load of the configuration ended.
+func (m *processMetrics) reloaded(ok bool) {
+	if !ok {
+		m.reload.Set(0)
+		return
+	}
+	m.reload.Set(1)
+	m.loaded.SetToCurrentTime()
 }
 
 func (m *processMetrics) panicked(component string) { m.panics.WithLabelValues(component).Inc() }

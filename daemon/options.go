@@ -23,6 +23,9 @@ type options struct {
 	Callback, Admin net.Listener
 	// Notify tells the service manager; nil tells nobody.
 	Notify func(state string)
+	// WatchdogTime is how long the service manager waits for a sign of life; 0
+	// means that it does not.
+	WatchdogTime time.Duration
 
 	// now replaces Redis's time in tests; nil means Redis's time.
 	now func() time.Time

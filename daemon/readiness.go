@@ -43,7 +43,11 @@ func (a *app) readiness() admin.Readiness {
 	if a.embedded != nil {
 		add("durability", false, "Redis is embedded: this is a trial, everything is lost when the daemon stops", a.began)
 	}
-	r.OK = st.Mode != intake.Refusing
+	if a.stopping.Load() {
+		// Pings are still taken; who is asked who is ready sends the next ones elsewhere.
+		add("process", false, "is stopping", time.Time{})
+	}
+	r.OK = st.Mode != intake.Refusing && !a.stopping.Load()
 	return r
 }
 

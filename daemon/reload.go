@@ -17,14 +17,17 @@ import (
 func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	// Whatever comes of it, the service manager hears that it is over: it would
+	// call us "reloading" for ever.
+	a.o.Notify(reloadingState())
 	defer func() {
+		a.reloadFailed.Store(err != nil)
+		a.tellReady(ctx)
+		a.metrics.reloaded(err == nil)
 		if err != nil {
-			a.metrics.reload.Set(0)
 			a.log.Error("the configuration was not reloaded; the old one stays", "err", err)
-			a.o.Notify("STATUS=Working with the old configuration: the new one has errors")
 			return
 		}
-		a.metrics.reload.Set(1)
 		a.log.Info("configuration reloaded", "changes", changes)
 	}()
 	if a.o.ConfigPath == "" {

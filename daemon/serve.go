@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -146,14 +147,22 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	if err != nil {
 		return err
 	}
+	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+		log.Info("memory is limited by the control group", "soft_limit_mib", limit>>20)
+	}
 	for _, m := range made {
 		log.Info("key made; keep a copy of it in a safe place", "path", m)
 	}
-	callback, err := listen(c.Listen.Callback)
+	sockets, err := inherited(os.Getenv, os.Unsetenv, os.Getpid())
 	if err != nil {
 		return err
 	}
-	admin, err := listen(c.Listen.Admin)
+	callback, err := listenOr(sockets, nameCallback, c.Listen.Callback)
+	if err != nil {
+		return err
+	}
+	admin, err := listenOr(sockets, nameAdmin, c.Listen.Admin)
 	if err != nil {
 		return errors.Join(err, callback.Close())
 	}
@@ -166,6 +175,7 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	a, err := newApp(ctx, options{
 		Config: c, ConfigPath: path, Version: version, Logger: log, Level: level,
 		Callback: callback, Admin: admin, Notify: notifier(os.Getenv("NOTIFY_SOCKET"), log),
+		WatchdogTime: watchdogTime(os.Getenv, os.Getpid()),
 	})
 	if err != nil {
 		return errors.Join(err, callback.Close(), admin.Close())
@@ -194,13 +204,7 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	}
 }
 
-// reloadOnSignal reloads; the service manager is always told that it is over.
+// reloadOnSignal reloads; reload itself logs what changed or what is wrong.
 func (a *app) reloadOnSignal(ctx context.Context) {
-	a.o.Notify(reloadingState())
-	// reload itself logs what changed or what is wrong.
-	if _, err := a.reload(ctx); err != nil {
-		a.o.Notify("READY=1\nSTATUS=Working with the old configuration: the new one has errors")
-		return
-	}
-	a.o.Notify("READY=1\nSTATUS=Working")
+	_, _ = a.reload(ctx)
 }

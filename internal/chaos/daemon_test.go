@@ -17,7 +17,9 @@ import (
 // daemon is the real binary as a process that is killed and started again.
 type daemon struct {
 	bin, config, logPath string
-	callback, admin      string // host:port
+	callback, admin      string   // host:port
+	socket               *os.File // the callback listener, held over restarts as systemd holds it; nil: the daemon's own
+	env                  []string // besides the test's
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process is gone
@@ -32,6 +34,13 @@ func (d *daemon) start() error {
 	}
 	defer log.Close()
 	cmd := exec.Command(d.bin, "serve", "--config", d.config)
+	cmd.Env = append(os.Environ(), d.env...)
+	if d.socket != nil {
+		// As sd_listen_fds(3) says; the process id is known only to the process.
+		cmd = exec.Command("/bin/sh", "-c", `export LISTEN_PID=$$; exec "$0" "$@"`, d.bin, "serve", "--config", d.config)
+		cmd.Env = append(append(os.Environ(), d.env...), "LISTEN_FDS=1", "LISTEN_FDNAMES=callback")
+		cmd.ExtraFiles = []*os.File{d.socket}
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = dieWithTest()
 	if err := cmd.Start(); err != nil {

@@ -21,6 +21,7 @@ type options struct {
 	pending int           // slots that wait when TestStartWithPending starts the daemon
 	outage  time.Duration // of TestOutage
 	race    bool          // build the daemon with the race detector
+	restart int           // restarts of TestRestartUnderLoad
 	only    string        // run only the faults whose name contains this
 	keep    bool          // print the daemon's log also when nothing failed
 }
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 	flag.IntVar(&opts.pending, "chaos.pending", 20_000, "slots that wait in TestStartWithPending (1000000 for the long version)")
 	flag.DurationVar(&opts.outage, "chaos.outage", 4*time.Second, "how long Redis is away in TestOutage (60s for the long version)")
 	flag.BoolVar(&opts.race, "chaos.race", false, "build the daemon with the race detector")
+	flag.IntVar(&opts.restart, "chaos.restarts", 5, "restarts of TestRestartUnderLoad (50 for the long version)")
 	flag.StringVar(&opts.only, "chaos.only", "", "only faults whose name contains this")
 	flag.BoolVar(&opts.keep, "chaos.log", false, "print the daemon's log also when nothing failed")
 	flag.Parse()

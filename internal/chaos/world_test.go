@@ -35,6 +35,7 @@ type setting struct {
 	// smallDisk puts data_dir on a small file system, when that is possible.
 	smallDisk bool
 	paused    bool // the organisations' deliveries wait from the start
+	activated bool // the callback listener is held over restarts, as dispatchd.socket does
 	behaviour receiver.Behaviour
 	onRequest func(receiver.Request) // sees every POST; nil for none
 }
@@ -201,7 +202,16 @@ allow_private = ["127.0.0.0/8"]
 level = "info"
 format = "text"
 `, p[0], w.dir, p[1], p[2], w.redis.URL(), orcidURL, clientID, timeout, concurrency), 0o600))
-	return &daemon{bin: bin, config: conf, logPath: filepath.Join(filepath.Dir(conf), "daemon.log"), callback: p[0], admin: p[2]}
+	var socket *os.File
+	if w.set.activated {
+		held, err := net.Listen("tcp", p[0])
+		w.must(err)
+		socket, err = held.(*net.TCPListener).File()
+		w.must(err)
+		w.must(held.Close())
+		w.t.Cleanup(func() { socket.Close() })
+	}
+	return &daemon{socket: socket, bin: bin, config: conf, logPath: filepath.Join(filepath.Dir(conf), "daemon.log"), callback: p[0], admin: p[2]}
 }
 
 // concurrency is how many deliveries run at once per organisation.
