@@ -339,8 +339,9 @@ func (a *userActor) answered(m answered) {
 		a.sys.log.Info("ORCID refuses to register a user", "orcid", a.key, "credential", a.step.Credential, "err", v.Detail)
 	case v.Outcome == register.RetryAt:
 		a.sys.log.Debug("a request to ORCID is tried again", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "at", v.At, "err", v.Detail)
-	case v.Drift:
-		a.sys.log.Info("ORCID's rows are not as the record had them", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "err", m.answer.Kind.String())
+	case v.Drift != "":
+		a.sys.metrics.drift.WithLabelValues(string(v.Drift)).Inc()
+		a.sys.log.Info("ORCID's rows are not as the record had them", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "drift", v.Drift)
 	}
 	a.advance()
 }

@@ -190,7 +190,7 @@ func (a *app) setService() error {
 		return err
 	}
 	a.service = svc
-	a.reg.MustRegister(newStateCollector(a.store, svc))
+	a.reg.MustRegister(newStateCollector(a.store, svc), registrationCollector{a})
 	return nil
 }
 
@@ -219,7 +219,7 @@ func (a *app) setIntake(c *config.Config) error {
 			name, ok := (*a.clients.Load())[clientID]
 			return name, ok
 		},
-		OnAppended: a.wakeFanout, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
+		OnAppended: a.wakeFanout, OnTaken: func() { a.gaps.Pinged() }, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the callback listener: %w", err)

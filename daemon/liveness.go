@@ -14,6 +14,7 @@ import (
 	"dispatchd/internal/intake"
 	"dispatchd/internal/liveness"
 	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
@@ -30,8 +31,9 @@ func (a *app) setLiveness() error {
 	var err error
 	a.gaps, err = liveness.OpenGaps(liveness.GapOptions{
 		Path: filepath.Join(a.o.Config.DataDir, gapsFile), Write: store.WriteFile,
-		Taking: func() bool { return a.intake.State().Mode != intake.Refusing },
-		Now:    a.store.Now, Logger: a.log, Registerer: a.reg,
+		Taking:   func() bool { return a.intake.State().Mode != intake.Refusing },
+		Expected: a.anybodyEnabled,
+		Now:      a.store.Now, Logger: a.log, Registerer: a.reg,
 	})
 	if err != nil {
 		return err
@@ -52,6 +54,11 @@ func (a *app) setLiveness() error {
 		Tick: a.o.lookEvery,
 	})
 	return err
+}
+
+// anybodyEnabled reports whether any organisation is to be told of anything.
+func (a *app) anybodyEnabled() bool {
+	return slices.ContainsFunc(a.directory.All(), (*org.Organisation).AnyEnabled)
 }
 
 // startLiveness notes from now on that pings are taken, and probes.
@@ -167,20 +174,56 @@ func (a *app) lifeProblems() []service.Problem {
 			Cost: "from then on every ping fails", Do: "renew it",
 		})
 	}
+	out = append(out, a.silenceProblems()...)
 	for _, f := range a.watch.Failures() {
 		out = append(out, service.Problem{
 			What: "catch-up does not work (" + f.What + "): " + f.Err.Error(), Since: f.Since,
 			Cost: "changes that ORCID did not ping stay unknown", Do: "it is tried again by itself; dispatchd credential list",
 		})
 	}
-	locks := a.locks.Load()
-	if locks == nil {
-		return out
+	if locks := a.locks.Load(); locks != nil {
+		for _, name := range slices.Sorted(keysOf(*locks)) {
+			out = append(out, service.Problem{
+				What: "credential " + name + ": " + lockedWhat, Cost: lockedCost, Do: lockedDo,
+			})
+		}
 	}
-	for _, name := range slices.Sorted(keysOf(*locks)) {
+	return out
+}
+
+// worthTelling is from which part of ORCID's patience on an outage is shown: five
+// minutes of an update are none.
+const worthTelling = 0.02
+
+// silenceProblems says that pings are missing, or were.
+func (a *app) silenceProblems() []service.Problem {
+	var out []service.Problem
+	if b := a.gaps.Budget(); b.Used >= worthTelling {
+		p := service.Problem{
+			What: fmt.Sprintf("pings were not taken for %s: %.0f %% of the about 26 h after which ORCID gives up on a webhook for ever",
+				b.Gap.To.Sub(b.Gap.From).Round(time.Minute), 100*b.Used),
+			Since: b.Gap.From, Cost: "what changed meanwhile is told late, by catch-up",
+			Do: "nothing: ORCID repeats its pings for up to 6 h; then this line goes",
+		}
+		if b.Used >= longOutage {
+			p.Cost = "ORCID may have given up on researchers who changed meanwhile; catch-up tells of them and makes their registrations anew"
+			p.Do = "nothing: it is done within 7 h; dispatchd registration status"
+		}
+		if !b.Over {
+			p.Do = "see why pings are refused (dispatchd health), before ORCID gives up"
+		}
+		out = append(out, p)
+	}
+	if q := a.gaps.Quiet(); q.Overdue {
 		out = append(out, service.Problem{
-			What: "credential " + name + ": " + lockedWhat, Cost: lockedCost, Do: lockedDo,
+			What:  fmt.Sprintf("no ping came for more than ten times the usual pause of %s", q.Usual.Round(time.Second)),
+			Since: q.Last, Cost: "changes may stay unknown until the next catch-up",
+			Do: "see whether ORCID reaches public_url and has trouble of its own (https://status.orcid.org); dispatchd credential list",
 		})
 	}
 	return out
 }
+
+// longOutage is from which part of its patience on ORCID may have given up on
+// somebody.
+const longOutage = 0.75

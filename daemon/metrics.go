@@ -73,7 +73,7 @@ type stateCollector struct {
 	store *store.Store
 	svc   *service.Service
 
-	log, pending, oldest, dead, held, registrations, users, difference *prometheus.Desc
+	log, pending, oldest, dead, held, users, difference *prometheus.Desc
 }
 
 func newStateCollector(st *store.Store, svc *service.Service) *stateCollector {
@@ -82,20 +82,19 @@ func newStateCollector(st *store.Store, svc *service.Service) *stateCollector {
 	}
 	return &stateCollector{
 		store: st, svc: svc,
-		log:           desc("intake_log_entries", "Entries (group commits) in the intake log."),
-		pending:       desc("slots_pending", "Deliveries waiting or under way."),
-		oldest:        desc("slot_oldest_age_seconds", "Age of the oldest news that waits, over all organisations that are not held."),
-		dead:          desc("dead_letters", "Dead letters kept."),
-		held:          desc("channels_held", "Channels of organisations that wait, by reason.", "reason"),
-		registrations: desc("registrations", "Registrations at ORCID by state.", "state"),
-		users:         desc("users", "Researchers known."),
-		difference:    desc("ledger_difference", "Equations of the ledger that do not hold; 0 when the books balance."),
+		log:        desc("intake_log_entries", "Entries (group commits) in the intake log."),
+		pending:    desc("slots_pending", "Deliveries waiting or under way."),
+		oldest:     desc("slot_oldest_age_seconds", "Age of the oldest news that waits, over all organisations that are not held."),
+		dead:       desc("dead_letters", "Dead letters kept."),
+		held:       desc("channels_held", "Channels of organisations that wait, by reason.", "reason"),
+		users:      desc("users", "Researchers known."),
+		difference: desc("ledger_difference", "Equations of the ledger that do not hold; 0 when the books balance."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.log, c.pending, c.oldest, c.dead, c.held, c.registrations, c.users, c.difference} {
+	for _, d := range []*prometheus.Desc{c.log, c.pending, c.oldest, c.dead, c.held, c.users, c.difference} {
 		ch <- d
 	}
 }
@@ -116,11 +115,6 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	if n, err := c.store.UserTotals(ctx); err == nil {
 		gauge(c.users, float64(n))
-	}
-	if states, err := c.store.RegistrationTotals(ctx); err == nil {
-		for state, n := range states {
-			gauge(c.registrations, float64(n), state.String())
-		}
 	}
 	if list, err := c.svc.Organisations(ctx); err == nil {
 		held := map[event.Hold]int{}

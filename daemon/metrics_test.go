@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Every metric that DESIGN §6 names is there from the start, with its labels
@@ -18,7 +19,7 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 		"orcid_requests_total": "operation status", "orcid_permit_wait_seconds": "", "redis_duration_seconds": "call result",
 		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion version",
 	}
-	w := newWorld(t, setting{users: 5})
+	w := newWorld(t, setting{users: 5, look: 10 * time.Millisecond})
 	w.simple("uni-a")
 	w.pingAll(5, w.users)
 	w.everyoneTaken("uni-a", w.users...)
@@ -52,11 +53,14 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 		t.Errorf("dispatchd_%s is missing", name)
 	}
 	for name, want := range map[string]float64{
-		"dispatchd_pings_received_total": 5, "dispatchd_delivery_attempts_total": 5, "dispatchd_registrations": 5, "dispatchd_ledger_difference": 0,
+		"dispatchd_pings_received_total": 5, "dispatchd_delivery_attempts_total": 5, "dispatchd_ledger_difference": 0,
 	} {
 		if got := w.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
+	}
+	for _, state := range []string{"wanted", "alive"} {
+		equally(w, "registrations that are "+state, 5, func() float64 { return w.metric("dispatchd_registrations", state) })
 	}
 	if _, raw := w.raw("GET", "/metrics", nil); !strings.Contains(string(raw), `dispatchd_pings_received_total{result="accepted"} 5`) {
 		t.Errorf("/metrics says:\n%.2000s", raw)

@@ -271,11 +271,14 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 				counts[i].Told++
 			case reason == unknown:
 				counts[i].Unknown++
+				r.metrics.unknown.Inc()
 			case reason == notWanted:
 				counts[i].NotWanted++
+				r.metrics.notWanted.Inc()
 				stray = append(stray, it.ORCID)
 			default:
 				counts[i].NoOrganisation++
+				r.metrics.noOrganisation.Inc()
 				stray = append(stray, it.ORCID)
 			}
 		}

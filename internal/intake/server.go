@@ -56,6 +56,9 @@ type Options struct {
 	// OnAppended is called after each append, as a hint to the fan-out; nil
 	// means nothing. It must not block.
 	OnAppended func()
+	// OnTaken is called after each group of pings that was made durable, in the
+	// log or in the spool; nil means nothing. It must not block.
+	OnTaken    func()
 	Now        func() time.Time      // nil means time.Now
 	Logger     *slog.Logger          // nil means none
 	Registerer prometheus.Registerer // nil means no metrics
@@ -113,6 +116,9 @@ func (o *Options) complete() error {
 	}
 	if o.OnAppended == nil {
 		o.OnAppended = func() {}
+	}
+	if o.OnTaken == nil {
+		o.OnTaken = func() {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -119,6 +119,9 @@ func (w *writer) lane() {
 		for _, x := range group {
 			x.done <- out
 		}
+		if out != nowhere {
+			w.o.OnTaken()
+		}
 	}
 }
 

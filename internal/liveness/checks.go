@@ -17,10 +17,11 @@ const (
 	justNow = 2 * time.Minute
 )
 
-// Registered notes that registrations which ORCID has just confirmed are to be
-// looked at once more. The caller saves the record after it, so that a crash
+// Registered is called with every record whose registrations changed. It notes
+// that those which ORCID has just confirmed are to be looked at once more. The caller saves the record after it, so that a crash
 // between the two forgets nothing.
 func (w *Watcher) Registered(ctx context.Context, u *event.User) error {
+	w.changed.Store(true)
 	var list []event.Check
 	for i := range u.Registrations {
 		r := &u.Registrations[i]

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,14 +40,17 @@ type Gap struct {
 	Handed bool `json:"handed,omitempty"`
 }
 
-// GapOptions wires Gaps. All but Registerer must be set.
+// GapOptions wires Gaps. All but Expected and Registerer must be set.
 type GapOptions struct {
 	// Path is the file in data_dir, so that it works without Redis.
 	Path string
 	// Write replaces a file so that a crash leaves the old or the new one whole.
 	Write func(path string, raw []byte) error
 	// Taking reports whether pings are taken now. It must not block.
-	Taking     func() bool
+	Taking func() bool
+	// Expected reports whether pings are to be expected at all. It must not
+	// block; nil means yes.
+	Expected   func() bool
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -57,23 +61,30 @@ type GapOptions struct {
 type Gaps struct {
 	o GapOptions
 
+	began time.Time
+
 	mu     sync.Mutex
 	state  gapState
 	warned bool
+	pinged atomic.Int64 // minute of the latest ping that was noted, so that most cost nothing
 }
 
 type gapState struct {
 	// Alive is when pings were taken last; zero: never yet.
 	Alive time.Time `json:"alive"`
 	Gaps  []Gap     `json:"gaps"`
+	Pings pace      `json:"pings,omitzero"`
 }
 
 // OpenGaps reads the file. What lies between its last beat and now was a gap.
 func OpenGaps(o GapOptions) (*Gaps, error) {
 	if o.Path == "" || o.Write == nil || o.Taking == nil || o.Now == nil || o.Logger == nil {
-		return nil, errors.New("liveness: every option of Gaps but Registerer must be set")
+		return nil, errors.New("liveness: every option of Gaps but Expected and Registerer must be set")
 	}
-	g := &Gaps{o: o}
+	if o.Expected == nil {
+		o.Expected = func() bool { return true }
+	}
+	g := &Gaps{o: o, began: o.Now()}
 	raw, err := os.ReadFile(o.Path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read when pings were taken: %w", err)
@@ -85,10 +96,7 @@ func OpenGaps(o GapOptions) (*Gaps, error) {
 			g.state = gapState{Alive: o.Now().Add(-afterLoss)}
 		}
 	}
-	promauto.With(o.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "dispatchd_failure_budget_used_ratio",
-		Help: "How much of the about 26 h after which ORCID gives up on a webhook the present outage, or one that ended in the last 6 h, has used.",
-	}, g.Budget)
+	g.register(promauto.With(o.Registerer))
 	return g, nil
 }
 
@@ -185,17 +193,55 @@ func (g *Gaps) long(since, until time.Time) bool {
 	})
 }
 
-// Budget is the part of ORCID's patience that is used up; 0 when all is well.
-func (g *Gaps) Budget() float64 {
+// register makes the metrics, all read when they are scraped.
+func (g *Gaps) register(f promauto.Factory) {
+	gauge := func(name, help string, value func() float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: "dispatchd_" + name, Help: help}, value)
+	}
+	gauge("failure_budget_used_ratio",
+		"How much of the about 26 h after which ORCID gives up on a webhook the present outage, or one that ended in the last 6 h, has used.",
+		func() float64 { return g.Budget().Used })
+	gauge("last_ping_timestamp_seconds", "When the latest ping was taken; 0 when none is known.", func() float64 {
+		last := g.Quiet().Last
+		if last.IsZero() {
+			return 0
+		}
+		return float64(last.Unix())
+	})
+	gauge("usual_ping_gap_seconds", "The usual pause between two minutes with pings, over the last 7 days; 0 while too few are known.",
+		func() float64 { return g.Quiet().Usual.Seconds() })
+	gauge("pings_overdue", "Whether (1) no ping came for ten times the usual pause and for an hour at least, although some are to be expected.",
+		func() float64 {
+			if g.Quiet().Overdue {
+				return 1
+			}
+			return 0
+		})
+}
+
+// Budget is how much of ORCID's patience an outage has used.
+type Budget struct {
+	Used float64 // 1 is all of it; 0 when all is well
+	Gap  Gap     // the outage; To is now while it lasts
+	Over bool    // it has ended
+}
+
+// Budget returns the part of ORCID's patience that the present outage, or one
+// that ended so lately that pings of it may still come, has used.
+func (g *Gaps) Budget() Budget {
 	now := g.o.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var used time.Duration
-	if !g.state.Alive.IsZero() && now.Sub(g.state.Alive) >= minGap {
-		used = now.Sub(g.state.Alive)
-	}
+	var b Budget
 	if n := len(g.state.Gaps); n > 0 && now.Sub(g.state.Gaps[n-1].To) < pingWait {
-		used = max(used, g.state.Gaps[n-1].To.Sub(g.state.Gaps[n-1].From))
+		b.Gap, b.Over = g.state.Gaps[n-1], true
 	}
-	return float64(used) / float64(budget)
+	if from := g.state.Alive; !from.IsZero() && now.Sub(from) >= minGap {
+		if !b.Over || from.Sub(b.Gap.To) >= joinGaps {
+			b.Gap.From = from
+		}
+		b.Gap.To, b.Over = now, false
+	}
+	b.Used = float64(b.Gap.To.Sub(b.Gap.From)) / float64(budget)
+	return b
 }

@@ -81,7 +81,7 @@ func TestOutagesAreKnownAfterwards(t *testing.T) {
 	if !b.long(died, b.now) || b.long(noon, died.Add(-time.Hour)) || b.long(b.now.Add(time.Hour), b.now.Add(2*time.Hour)) {
 		t.Error("30 hours do not count as long where they were, or do elsewhere")
 	}
-	if got, want := b.Budget(), 30/26.25; math.Abs(got-want) > 0.01 {
+	if got, want := b.Budget().Used, 30/26.25; math.Abs(got-want) > 0.01 {
 		t.Errorf("the budget used is %.3f, want %.3f", got, want)
 	}
 	// Killed again before anybody was told: it is still owed.
@@ -89,7 +89,7 @@ func TestOutagesAreKnownAfterwards(t *testing.T) {
 	b.want(t, "after another crash", died)
 	b.now = b.now.Add(7 * time.Hour)
 	b.state.Alive = b.now
-	if got := b.Budget(); got != 0 {
+	if got := b.Budget().Used; got != 0 {
 		t.Errorf("seven hours later %.3f of the budget is used", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,6 +97,12 @@ type Watcher struct {
 	trials map[string]*trial                 // by what is tried: a credential, the checks
 	pages  map[string]map[orcid.ID]time.Time // by credential, see pageOf
 	judges map[string]*sync.Mutex            // by credential, see judging
+
+	count Count
+
+	changed   atomic.Bool // a registration, since the last count
+	counted   time.Time   // of the real clock; the counting one's own, like the next
+	countTook time.Duration
 }
 
 // trial is how something fares that is tried again and again.
@@ -158,6 +165,7 @@ func (w *Watcher) look(ctx context.Context, start func(func())) {
 		w.try(ctx, "credential "+c, start, func(ctx context.Context) error { return w.catchUp(ctx, c) })
 	}
 	w.try(ctx, "checks", start, w.runChecks)
+	w.try(ctx, "counting", start, w.census)
 }
 
 // The pauses after failures.

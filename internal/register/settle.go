@@ -59,10 +59,26 @@ type Verdict struct {
 	// empty when the step succeeded as it should.
 	Kind   orcid.Kind
 	Detail string
-	// Drift says that ORCID's rows were not as our record had them. It is
-	// counted; nothing has to be done about it.
-	Drift bool
+	// Drift says how ORCID's rows were not as our record had them; empty when
+	// they were. It is counted; the step has mended it.
+	Drift Drift
 }
+
+// Drift is a way in which ORCID's rows and our record differ.
+type Drift string
+
+// The drifts that an answer can show.
+const (
+	RowMissing Drift = "row_missing" // DELETE of a living registration: 404
+	RowForeign Drift = "row_foreign" // DELETE: 403, another client owns it
+	RowExisted Drift = "row_existed" // first PUT of a URL: 204, it was there
+	// RowMadeLate: 201 to a PUT whose intent stood without a failed try, where
+	// 204 was to be expected: the first had not reached ORCID. Harmless.
+	RowMadeLate Drift = "row_made_late"
+)
+
+// Drifts lists every drift, for metrics.
+var Drifts = [...]Drift{RowMissing, RowForeign, RowExisted, RowMadeLate}
 
 // Settle returns u after ORCID's answer to the step, to be saved, and what
 // follows. An answer to a step that does not fit the record any more changes
@@ -73,6 +89,9 @@ func Settle(u event.User, s Step, a orcid.Answer, now time.Time) (event.User, Ve
 	effect := judge(s, a.Kind, &v)
 	u.Registrations = slices.Clone(u.Registrations)
 	i := find(u.Registrations, s)
+	if i >= 0 && s.From == event.RegPutting && a.Kind == orcid.Created && u.Registrations[i].Tries+u.Registrations[i].Status == 0 {
+		v.Drift = RowMadeLate
+	}
 	if i < 0 || u.Registrations[i].State != intentOf(s.Kind) {
 		if v.Outcome == RetryAt {
 			v.At = now // nothing to repeat: Next says what is to be done instead
@@ -132,13 +151,20 @@ func judge(s Step, kind orcid.Kind, v *Verdict) effect {
 		}
 		// 204 after a crash is our own row. On a first PUT somebody registered
 		// the URL before; nobody can guess it, so it was us and our record lost it.
-		v.Drift = kind == orcid.Exists && s.From == event.RegNone
+		if kind == orcid.Exists && s.From == event.RegNone {
+			v.Drift = RowExisted
+		}
 		return alive
 	case orcid.Deleted, orcid.NoSuchWebhook, orcid.NotOurs:
 		if s.Kind != Delete {
 			break
 		}
-		v.Drift = kind == orcid.NotOurs || kind == orcid.NoSuchWebhook && s.From == event.RegAlive
+		switch {
+		case kind == orcid.NotOurs:
+			v.Drift = RowForeign
+		case kind == orcid.NoSuchWebhook && s.From == event.RegAlive:
+			v.Drift = RowMissing
+		}
 		return gone
 	case orcid.NoSuchRecord:
 		if s.Kind == Delete {

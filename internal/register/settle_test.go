@@ -26,14 +26,14 @@ func TestSettle(t *testing.T) {
 		state   event.RegState // of the row after it; gone when there is none
 		gone    bool
 		outcome Outcome
-		drift   bool
+		drift   Drift
 		tries   int
 		least   time.Duration // RetryAt is between least and most
 		most    time.Duration
 	}{
 		"created":                    {step: put, answer: orcid.Answer{Kind: orcid.Created, Status: 201}, state: living},
-		"created after a crash":      {step: again, answer: orcid.Answer{Kind: orcid.Created, Status: 201}, state: living},
-		"exists at the first PUT":    {step: put, answer: orcid.Answer{Kind: orcid.Exists, Status: 204}, state: living, drift: true},
+		"created after a crash":      {step: again, answer: orcid.Answer{Kind: orcid.Created, Status: 201}, state: living, drift: RowMadeLate},
+		"exists at the first PUT":    {step: put, answer: orcid.Answer{Kind: orcid.Exists, Status: 204}, state: living, drift: RowExisted},
 		"exists after a crash":       {step: again, answer: orcid.Answer{Kind: orcid.Exists, Status: 204}, state: living},
 		"unknown iD":                 {step: put, answer: orcid.Answer{Kind: orcid.NoSuchRecord, Status: 404}, state: refusal, outcome: Refused},
 		"bad URI":                    {step: put, answer: orcid.Answer{Kind: orcid.BadURI, Status: 400}, state: refusal, outcome: Refused},
@@ -52,9 +52,9 @@ func TestSettle(t *testing.T) {
 		"PUT answered as a DELETE":   {step: put, answer: orcid.Answer{Kind: orcid.Deleted, Status: 204}, state: putting, outcome: RetryAt, tries: 1, least: time.Hour, most: 73 * time.Minute},
 		"PUT cancelled":              {step: put, answer: orcid.Answer{Kind: orcid.Cancelled}, state: putting, outcome: RetryAt},
 		"deleted":                    {step: del, answer: orcid.Answer{Kind: orcid.Deleted, Status: 204}, gone: true},
-		"no such row":                {step: del, answer: orcid.Answer{Kind: orcid.NoSuchWebhook, Status: 404}, gone: true, drift: true},
+		"no such row":                {step: del, answer: orcid.Answer{Kind: orcid.NoSuchWebhook, Status: 404}, gone: true, drift: RowMissing},
 		"no such row, after a crash": {step: redel, answer: orcid.Answer{Kind: orcid.NoSuchWebhook, Status: 404}, gone: true},
-		"not ours":                   {step: del, answer: orcid.Answer{Kind: orcid.NotOurs, Status: 403}, gone: true, drift: true},
+		"not ours":                   {step: del, answer: orcid.Answer{Kind: orcid.NotOurs, Status: 403}, gone: true, drift: RowForeign},
 		"no such record":             {step: del, answer: orcid.Answer{Kind: orcid.NoSuchRecord, Status: 404}, gone: true},
 		"DELETE unauthorized":        {step: del, answer: orcid.Answer{Kind: orcid.Unauthorized, Status: 401}, state: leaving, outcome: CredentialTrouble},
 		"DELETE unavailable":         {step: del, answer: orcid.Answer{Kind: orcid.Unavailable, Status: 502}, state: leaving, outcome: RetryAt, tries: 1, least: 30 * time.Second, most: 37 * time.Second},

@@ -16,7 +16,7 @@ import (
 const checksPerCall = 500
 
 type checkScripts struct {
-	checkAdd, checkDue, checkDrop, silences, silenceSet *script
+	checkAdd, checkDue, checkDrop, checkCount, silences, silenceSet *script
 }
 
 func newCheckScripts() checkScripts {
@@ -24,6 +24,7 @@ func newCheckScripts() checkScripts {
 		checkAdd:   newScript("check_add", allowOOM|fenced, checkAddBody),
 		checkDue:   newScript("check_due", allowOOM, checkDueBody),
 		checkDrop:  newScript("check_drop", allowOOM|fenced, checkDropBody),
+		checkCount: newScript("check_count", allowOOM, checkCountBody),
 		silences:   newScript("silences", allowOOM, silencesBody),
 		silenceSet: newScript("silence_set", allowOOM|fenced, silenceSetBody),
 	}
@@ -58,6 +59,9 @@ end
 return dropped
 `
 
+// checkCountBody: KEYS mark, checks; ARGV mark. Returns how many there are.
+const checkCountBody = `return redis.call('ZCARD', KEYS[2])`
+
 // silencesBody: KEYS mark, silences; ARGV mark, then fields. Returns the value of
 // each, or ”.
 const silencesBody = `
@@ -76,8 +80,10 @@ end
 return (#ARGV - 1) / 2
 `
 
-// watchField is a user's registration with a credential in both tables; a check
-// has its kind in front.
+// checkKinds lists the kinds of checks; each has a set of its own.
+var checkKinds = [...]event.CheckKind{event.CheckBaseline, event.CheckAtRisk}
+
+// watchField is a user's registration with a credential in every table.
 func watchField(id orcid.ID, credential string) string { return slotField(id) + " " + credential }
 
 // AddChecks notes checks to be made. One that is noted already is made at the
@@ -94,11 +100,17 @@ func (s *Store) DropChecks(ctx context.Context, list []event.Check) error {
 
 func (s *Store) changeChecks(ctx context.Context, sc *script, doing string, list []event.Check) error {
 	for part := range slices.Chunk(list, checksPerCall) {
-		args := make([]any, 0, 2*len(part))
+		args := map[event.CheckKind][]any{}
 		for _, c := range part {
-			args = append(args, c.At.UnixMilli(), string(c.Kind)+watchField(c.ORCID, c.Credential))
+			args[c.Kind] = append(args[c.Kind], c.At.UnixMilli(), watchField(c.ORCID, c.Credential))
 		}
-		if err := s.do(ctx, s.hashCall(sc, s.keys.checks(), args...)); err != nil {
+		var calls []*call
+		for _, kind := range checkKinds {
+			if len(args[kind]) > 0 {
+				calls = append(calls, s.hashCall(sc, s.keys.checks(kind), args[kind]...))
+			}
+		}
+		if err := s.do(ctx, calls...); err != nil {
 			return fmt.Errorf("%s %d checks: %w", doing, len(list), err)
 		}
 	}
@@ -108,28 +120,43 @@ func (s *Store) changeChecks(ctx context.Context, sc *script, doing string, list
 // DueChecks returns at most limit checks that are due, earliest first. Each
 // stays until DropChecks.
 func (s *Store) DueChecks(ctx context.Context, now time.Time, limit int) ([]event.Check, error) {
-	c := s.hashCall(s.scripts.checkDue, s.keys.checks(), now.UnixMilli(), limit)
-	if err := s.do(ctx, c); err != nil {
+	calls := make([]*call, len(checkKinds))
+	for i, kind := range checkKinds {
+		calls[i] = s.hashCall(s.scripts.checkDue, s.keys.checks(kind), now.UnixMilli(), limit)
+	}
+	if err := s.do(ctx, calls...); err != nil {
 		return nil, fmt.Errorf("find due checks: %w", err)
 	}
-	pairs, err := stringList(c, c.res)
-	if err != nil {
-		return nil, fmt.Errorf("find due checks: %w", err)
-	}
-	out := make([]event.Check, 0, len(pairs)/2)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		field, credential, ok := strings.Cut(pairs[i], " ")
-		at, err := strconv.ParseFloat(pairs[i+1], 64)
-		if !ok || len(field) < 2 || err != nil {
-			return nil, fmt.Errorf("find due checks: check %q is damaged", pairs[i])
-		}
-		id, err := fieldUser(field[1:])
+	var out []event.Check
+	for i, kind := range checkKinds {
+		pairs, err := stringList(calls[i], calls[i].res)
 		if err != nil {
-			return nil, fmt.Errorf("find due checks: check %q is damaged: %w", pairs[i], err)
+			return nil, fmt.Errorf("find due checks: %w", err)
 		}
-		out = append(out, event.Check{Kind: event.CheckKind(field[0]), ORCID: id, Credential: credential, At: time.UnixMilli(int64(at)).UTC()})
+		for j := 0; j+1 < len(pairs); j += 2 {
+			field, credential, ok := strings.Cut(pairs[j], " ")
+			at, err := strconv.ParseFloat(pairs[j+1], 64)
+			if !ok || err != nil {
+				return nil, fmt.Errorf("find due checks: check %q is damaged", pairs[j])
+			}
+			id, err := fieldUser(field)
+			if err != nil {
+				return nil, fmt.Errorf("find due checks: check %q is damaged: %w", pairs[j], err)
+			}
+			out = append(out, event.Check{Kind: kind, ORCID: id, Credential: credential, At: time.UnixMilli(int64(at)).UTC()})
+		}
 	}
-	return out, nil
+	slices.SortStableFunc(out, func(a, b event.Check) int { return a.At.Compare(b.At) })
+	return out[:min(len(out), limit)], nil
+}
+
+// CountChecks returns how many checks of a kind are noted, due or not.
+func (s *Store) CountChecks(ctx context.Context, kind event.CheckKind) (int64, error) {
+	c := s.hashCall(s.scripts.checkCount, s.keys.checks(kind))
+	if err := s.do(ctx, c); err != nil {
+		return 0, fmt.Errorf("count checks: %w", err)
+	}
+	return c.integer()
 }
 
 // Silences returns what is noted of the users' registrations with a credential,

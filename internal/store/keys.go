@@ -51,8 +51,11 @@ func (k keys) bases() string       { return k.global() + "bases" }
 func (k keys) tokens() string      { return k.global() + "tokens" }
 func (k keys) jobs() string        { return k.global() + "jobs" }
 func (k keys) facts() string       { return k.global() + "facts" }
-func (k keys) checks() string      { return k.global() + "checks" }
 func (k keys) silences() string    { return k.global() + "silences" }
+
+func (k keys) checks(kind event.CheckKind) string {
+	return k.global() + "checks:" + string(rune(kind))
+}
 
 // Intake log keys.
 func (k keys) laneMark(l int) string   { return k.lane(l) + "mark" }

@@ -176,10 +176,10 @@ end
 return #ARGV - 2
 `
 
-// userTotalsBody: KEYS mark, meta, work; ARGV mark. Returns the size of the
-// work set and every field and value of meta.
+// userTotalsBody: KEYS mark, meta, work; ARGV mark, now (ms). Returns the size of
+// the work set, how much of it is due, and every field and value of meta.
 const userTotalsBody = `
-return {redis.call('ZCARD', KEYS[3]), redis.call('HGETALL', KEYS[2])}
+return {redis.call('ZCARD', KEYS[3]), redis.call('ZCOUNT', KEYS[3], '-inf', ARGV[2]), redis.call('HGETALL', KEYS[2])}
 `
 
 // memberAddBody: KEYS mark, buckets, meta; ARGV mark, then numbers. Adds each;

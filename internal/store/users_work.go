@@ -176,9 +176,16 @@ func (s *Store) WorkTotal(ctx context.Context) (int64, error) {
 	return t.work, err
 }
 
+// RegistrationWork returns how many users have registrations to be looked at
+// by now: what a sweep has left to do.
+func (s *Store) RegistrationWork(ctx context.Context) (int64, error) {
+	t, err := s.totals(ctx)
+	return t.due, err
+}
+
 type userTotals struct {
-	users, work, buckets int64
-	registrations        map[event.RegState]int64
+	users, work, due, buckets int64
+	registrations             map[event.RegState]int64
 }
 
 func (s *Store) totals(ctx context.Context) (userTotals, error) {
@@ -186,9 +193,10 @@ func (s *Store) totals(ctx context.Context) (userTotals, error) {
 	for state := event.RegNone; state <= event.RegRefused; state++ {
 		t.registrations[state] = 0
 	}
+	now := s.Now().UnixMilli()
 	calls := make([]*call, Partitions)
 	for p := range calls {
-		calls[p] = &call{script: s.scripts.userTotals, mark: s.keys.mark(p), keys: []string{s.keys.userMeta(p), s.keys.userWork(p)}}
+		calls[p] = &call{script: s.scripts.userTotals, mark: s.keys.mark(p), keys: []string{s.keys.userMeta(p), s.keys.userWork(p)}, args: []any{now}}
 	}
 	if err := s.do(ctx, calls...); err != nil {
 		return userTotals{}, fmt.Errorf("count users: %w", err)
@@ -207,15 +215,17 @@ func (t *userTotals) add(c *call) error {
 	if err != nil {
 		return err
 	}
-	if len(list) != 2 {
+	if len(list) != 3 {
 		return fmt.Errorf("%s: redis answered %d parts", c.script.name, len(list))
 	}
-	work, ok := list[0].(int64)
-	if !ok {
-		return fmt.Errorf("%s: unexpected answer element %T of redis", c.script.name, list[0])
+	for i, to := range []*int64{&t.work, &t.due} {
+		n, ok := list[i].(int64)
+		if !ok {
+			return fmt.Errorf("%s: unexpected answer element %T of redis", c.script.name, list[i])
+		}
+		*to += n
 	}
-	t.work += work
-	pairs, err := stringList(c, list[1])
+	pairs, err := stringList(c, list[2])
 	if err != nil {
 		return err
 	}
