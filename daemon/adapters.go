@@ -104,10 +104,12 @@ type mailer struct {
 }
 
 // Mail implements service.Mailer.
-func (m mailer) Mail(ctx context.Context, to, subject, text, messageID string) error {
+func (m mailer) Mail(ctx context.Context, l service.Letter) error {
 	s := m.sender.Load()
 	if s == nil {
 		return service.ErrNoMail
 	}
-	return s.Notice(ctx, to, subject, text, messageID)
+	return s.Notice(ctx, email.Notice{
+		To: l.To, Subject: l.Subject, Paragraphs: l.Paragraphs, Button: email.Link{Text: l.LinkText, URL: l.Link}, Small: l.Small, ID: l.ID,
+	})
 }

@@ -182,6 +182,7 @@ func (a *app) forgot(reason string) {
 func (a *app) setService() error {
 	svc, err := service.New(service.Options{
 		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a,
+		WebURL:      func() string { return a.config.Load().WebURL },
 		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Logger:      a.log, Panics: a.metrics.panicked,

@@ -95,6 +95,7 @@ func (a *app) newChannels(c *config.Config) (channels, error) {
 	m, err := email.New(email.Options{
 		Host: c.SMTP.Host, Port: c.SMTP.Port, Username: c.SMTP.Username, Password: c.SMTP.Password, TLS: c.SMTP.TLS,
 		From: c.SMTP.From, Timeout: emailTimeout, UserAgent: a.userAgent(), SiteURL: c.ORCID.SiteURL, Now: a.store.Now,
+		WebURL: c.WebURL,
 	})
 	if err != nil {
 		w.Close()

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,10 +16,25 @@ import (
 // ErrNoMail is a Mailer's answer when there is no mail server.
 var ErrNoMail = errors.New("no mail server is configured")
 
-// Mailer sends a plain mail to one address; the message id is the same for
-// every try of a mail. It returns ErrNoMail when there is no mail server.
+// Letter is a mail to one person. All texts are plain: the Mailer makes text and
+// HTML of them.
+type Letter struct {
+	To         string   `json:"to"`
+	Subject    string   `json:"subject"`
+	Paragraphs []string `json:"paragraphs"`
+	// Link is the page to go to, shown as a button with LinkText; empty means none.
+	Link     string `json:"link,omitempty"`
+	LinkText string `json:"link_text,omitempty"`
+	// Small is small print at the end, for example why somebody receives this.
+	Small []string `json:"small,omitempty"`
+	// ID is the same for every try of a mail.
+	ID string `json:"id"`
+}
+
+// Mailer hands one mail to the mail server. It returns ErrNoMail when there is
+// none.
 type Mailer interface {
-	Mail(ctx context.Context, to, subject, text, messageID string) error
+	Mail(ctx context.Context, l Letter) error
 }
 
 const (
@@ -37,9 +53,11 @@ func (s *Service) Notices() Notices { return Notices{s} }
 
 // ChannelSuspended implements actors.Notices.
 func (n Notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason string) {
-	n.tell(o, ch, "suspended", "has been suspended", fmt.Sprintf(
-		"dispatchd has stopped delivering to %s.\n\nReason: %s\n\nNothing is lost: your users stay registered with ORCID and their news waits. "+
-			"Once the cause is gone, ask the operator of the hub to resume it (dispatchd org resume %s).", place(o, ch), reason, o.ID))
+	n.s.tell(o, ch, "suspended", "has been suspended",
+		fmt.Sprintf("dispatchd has stopped delivering to %s.", place(o, ch)),
+		"Reason: "+reason,
+		"Nothing is lost: your users stay registered with ORCID and their news waits. "+
+			"Once the cause is gone, ask the operator of the hub to resume it (dispatchd org resume "+o.ID+").")
 }
 
 // ChannelDown implements actors.Notices.
@@ -48,16 +66,18 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 	if lastStatus > 0 {
 		last = fmt.Sprintf("status %d, %s", lastStatus, answer)
 	}
-	n.tell(o, ch, "down", "cannot be reached", fmt.Sprintf(
-		"Since %s every delivery to %s has failed.\n\nLast answer: %s\n\nNothing is lost: the news waits and is tried again from time to time. "+
-			"You will get one more mail when it works again. After five days of nothing but failure the deliveries are suspended.",
-		since.In(zone(o)).Format("2006-01-02 15:04 MST"), place(o, ch), last))
+	n.s.tell(o, ch, "down", "cannot be reached",
+		fmt.Sprintf("Since %s every delivery to %s has failed.", since.In(zone(o)).Format("2006-01-02 15:04 MST"), place(o, ch)),
+		"Last answer: "+last,
+		"Nothing is lost: the news waits and is tried again from time to time. "+
+			"You will get one more mail when it works again. After five days of nothing but failure the deliveries are suspended.")
 }
 
 // ChannelRecovered implements actors.Notices.
 func (n Notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
-	n.tell(o, ch, "recovered", "works again", fmt.Sprintf(
-		"Deliveries to %s work again. What had waited since %s is being delivered now.", place(o, ch), since.In(zone(o)).Format("2006-01-02 15:04 MST")))
+	n.s.tell(o, ch, "recovered", "works again",
+		fmt.Sprintf("Deliveries to %s work again. What had waited since %s is being delivered now.",
+			place(o, ch), since.In(zone(o)).Format("2006-01-02 15:04 MST")))
 }
 
 // place says where deliveries go, without what may be secret in a URL.
@@ -77,24 +97,57 @@ func zone(o *org.Organisation) *time.Location {
 	return time.UTC
 }
 
-func (n Notices) tell(o *org.Organisation, ch event.Channel, kind, headline, text string) {
-	s := n.s
+// tell mails the technical contact what happened to a channel.
+func (s *Service) tell(o *org.Organisation, ch event.Channel, kind, headline string, paragraphs ...string) {
 	s.log.Warn("notice to the technical contact", "org", o.ID, "channel", string(ch), "notice", kind)
-	if s.o.Mailer == nil || o.TechnicalContact == "" {
+	s.post(o, Letter{
+		To:         o.TechnicalContact,
+		Subject:    fmt.Sprintf("ORCID notifications for %s: the %s %s", o.Name, ch, headline),
+		Paragraphs: append([]string{"Dear technical contact of " + o.Name + ","}, paragraphs...),
+		LinkText:   "Open the settings",
+		Small:      []string{"You receive this because you are the technical contact of " + o.Name + "."},
+	})
+}
+
+// post mails a letter about an organisation as a job, so that it is not lost
+// when the mail server or the daemon goes away. It must hold no secret: jobs are
+// shown. A letter with LinkText and no Link gets that of the settings page.
+func (s *Service) post(o *org.Organisation, l Letter) {
+	if s.o.Mailer == nil || l.To == "" {
 		return
 	}
-	j := newJob(jobNotice, o.ID, s.o.Store.Now())
-	j.Args = map[string]string{
-		"to":      o.TechnicalContact,
-		"subject": fmt.Sprintf("ORCID notifications for %s: the %s %s", o.Name, ch, headline),
-		"text":    fmt.Sprintf("Dear technical contact of %s,\n\n%s\n", o.Name, text),
+	if l.Link == "" && l.LinkText != "" {
+		l.Link = s.link(settingsPath)
 	}
+	j := newJob(jobNotice, o.ID, s.o.Store.Now())
+	l.ID = j.ID
+	raw, err := json.Marshal(l)
+	if err != nil {
+		s.log.Error("a notice cannot be written", "org", o.ID, "err", err)
+		return
+	}
+	j.Args = map[string]string{"letter": string(raw)}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := s.o.Store.SaveJob(ctx, j); err != nil {
-		s.log.Warn("a notice could not be noted; it is mailed only if that works at once", "org", o.ID, "notice", kind, "err", err)
+		s.log.Warn("a notice could not be noted; it is mailed only if that works at once", "org", o.ID, "err", err)
 	}
 	s.startJob(j)
+}
+
+// settingsPath is the page of the web listener with an organisation's settings.
+const settingsPath = "/settings/webhook"
+
+// link is a page of the web listener; empty when there is none.
+func (s *Service) link(path string) string {
+	if s.o.WebURL == nil {
+		return ""
+	}
+	base := strings.TrimSuffix(s.o.WebURL(), "/")
+	if base == "" {
+		return ""
+	}
+	return base + path
 }
 
 // errLater asks for another try of a job.
@@ -108,7 +161,11 @@ func (e *errLater) Unwrap() error { return e.err }
 
 // noticeJob makes one try to mail a notice.
 func (s *Service) noticeJob(ctx context.Context, j *store.Job) error {
-	err := s.o.Mailer.Mail(ctx, j.Args["to"], j.Args["subject"], j.Args["text"], j.ID)
+	var l Letter
+	if err := json.Unmarshal([]byte(j.Args["letter"]), &l); err != nil {
+		return fmt.Errorf("read a notice: %w", err)
+	}
+	err := s.o.Mailer.Mail(ctx, l)
 	if err == nil || errors.Is(err, ErrNoMail) {
 		return nil // without a mail server the log and `dispatchd status` have said it
 	}

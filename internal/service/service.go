@@ -92,6 +92,9 @@ type Options struct {
 	// Mailer sends notices to technical contacts; nil when there is no mail
 	// server, then they stand in the log only.
 	Mailer Mailer
+	// WebURL returns where organisations reach the web pages, for links in mails;
+	// nil or an empty one means that there are none.
+	WebURL func() string
 	Probe  Probe
 	// Registrar changes registrations on an operator's word; nil in tests that
 	// change none.

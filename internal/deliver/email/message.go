@@ -1,83 +1,78 @@
 package email
 
 import (
-	"fmt"
-	"html"
 	"strings"
 	"time"
 	"unicode"
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
-
-	gomail "github.com/wneessen/go-mail"
 )
 
 // maxName is how many characters of a researcher's name are written.
 const maxName = 200
 
-// compose makes the message for one event. Nothing that an organisation or a
-// researcher wrote enters a header except checked addresses.
-func (s *Sender) compose(to, cc string, o *org.Organisation, d event.Delivery, who event.Affiliation) (*gomail.Msg, error) {
-	m := gomail.NewMsg()
-	m.FromMailAddress(s.from)
-	if err := m.To(to); err != nil {
-		return nil, &settingsError{fmt.Errorf("the address %q is not valid", to)}
-	}
-	if cc != "" {
-		if err := m.Cc(cc); err != nil {
-			return nil, &settingsError{fmt.Errorf("the technical contact %q is not a valid address", cc)}
-		}
-	}
-	m.Subject("ORCID Profile Update (" + d.ORCID.String() + ")")
-	// The same for every attempt, so that a mail server which took it without
-	// us hearing of it can drop the second.
-	m.SetMessageIDWithValue(d.ID() + "@" + s.domain)
-	m.SetDateWithValue(s.o.Now())
-	m.SetUserAgent(s.o.UserAgent)
-	m.SetGenHeader("Auto-Submitted", "auto-generated")
-	m.SetGenHeader(gomail.HeaderXAutoResponseSuppress, "DR, RN, NRN, OOF")
-	text, page := s.words(o, d, who)
-	m.SetBodyString(gomail.TypeTextPlain, text)
-	m.AddAlternativeString(gomail.TypeTextHTML, page)
-	return m, nil
-}
-
-// words says what happened, as plain text and as HTML.
-func (s *Sender) words(o *org.Organisation, d event.Delivery, who event.Affiliation) (text, page string) {
+// newsLetter says what happened to one researcher.
+func (s *Sender) newsLetter(o *org.Organisation, d event.Delivery, who event.Affiliation) *letter {
 	iD := d.ORCID.String()
-	url := s.o.SiteURL + iD
-	name := printable(who.Name)
-	if r := []rune(name); len(r) > maxName {
-		name = string(r[:maxName]) + "…"
-	}
+	name := personName(who)
 	if name != "" {
 		name += " "
 	}
-	did, at := "profile was updated", d.LatestAt
-	switch d.Type {
-	case event.Created:
-		did = "has linked their account"
-		if !d.CreatedAt.IsZero() {
-			at = d.CreatedAt
-		}
-	case event.Deactivated:
-		did = "has deactivated their ORCID record"
-	case event.Deprecated:
-		did = "profile was merged into another ORCID record"
-	case event.Locked:
-		did = "profile was locked by ORCID"
+	at := d.LatestAt
+	if d.Type == event.Created && !d.CreatedAt.IsZero() {
+		at = d.CreatedAt
 	}
 	if at.IsZero() {
 		at = s.o.Now()
 	}
-	when := at.In(zone(o)).Format("2006-01-02 15:04 MST")
-	why := "You receive this because " + printable(o.Name) + " asked to be told when ORCID records of its researchers change."
-	text = "User " + name + "(" + iD + ", " + url + ") " + did + " at " + when + ".\n\n" + why + "\n"
-	page = "<!DOCTYPE html>\n<html lang=\"en\"><body>\n" +
-		"<p>User " + html.EscapeString(name) + `(<a href="` + html.EscapeString(url) + `" target="_blank">` + iD + "</a>) " + did + " at " + when + ".</p>\n" +
-		"<p><small>" + html.EscapeString(why) + "</small></p>\n</body></html>\n"
-	return text, page
+	l := &letter{
+		Subject: "ORCID Profile Update (" + iD + ")",
+		Paragraphs: [][]span{{
+			{Text: "User " + name + "("}, {Text: iD, URL: s.o.SiteURL + iD},
+			{Text: ") " + did(d.Type) + " at " + at.In(zone(o)).Format("2006-01-02 15:04 MST") + "."},
+		}},
+	}
+	s.foot(l, o)
+	return l
+}
+
+// foot says why somebody receives a mail about researchers, and how to end it.
+func (s *Sender) foot(l *letter, o *org.Organisation) {
+	l.Small = append(l.Small, "You receive this because "+printable(o.Name)+" asked to be told when ORCID records of its researchers change.")
+	if s.o.WebURL != "" {
+		l.Settings = s.o.WebURL + settingsPath
+	}
+	if s.o.Unsubscribe != nil {
+		l.Unsubscribe = s.o.Unsubscribe(o)
+	}
+}
+
+// settingsPath is the page of the web listener where e-mail is changed.
+const settingsPath = "/settings/webhook"
+
+// did says what happened, after "User X".
+func did(t event.Type) string {
+	switch t {
+	case event.Created:
+		return "has linked their account"
+	case event.Deactivated:
+		return "has deactivated their ORCID record"
+	case event.Deprecated:
+		return "profile was merged into another ORCID record"
+	case event.Locked:
+		return "profile was locked by ORCID"
+	default:
+		return "profile was updated"
+	}
+}
+
+func personName(who event.Affiliation) string {
+	name := printable(who.Name)
+	if r := []rune(name); len(r) > maxName {
+		name = string(r[:maxName]) + "…"
+	}
+	return name
 }
 
 // zone is the organisation's; UTC where it has none or an unknown one.

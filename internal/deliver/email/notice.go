@@ -2,27 +2,37 @@ package email
 
 import (
 	"context"
-	"fmt"
 
 	gomail "github.com/wneessen/go-mail"
 )
 
-// Notice mails a plain text to one address: what a technical contact has to
-// know about a channel. The id is the same for every try of a mail.
-func (s *Sender) Notice(ctx context.Context, to, subject, text, id string) error {
+// Notice is a mail of the daemon to one person: a sign-in link, the
+// confirmation of an address, what happened to a channel. All texts are plain.
+type Notice struct {
+	To         string
+	Subject    string
+	Paragraphs []string
+	Button     Link     // an empty URL means none
+	Small      []string // small print at the end
+	// ID is the left part of the Message-ID: the same for every try of a mail.
+	ID string
+}
+
+// Notice mails a notice.
+func (s *Sender) Notice(ctx context.Context, n Notice) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	m := gomail.NewMsg()
-	m.FromMailAddress(s.from)
-	if err := m.To(to); err != nil {
-		return fmt.Errorf("the address %q is not valid", to)
+	m, err := s.noticeMessage(n)
+	if err != nil {
+		return err
 	}
-	m.Subject(printable(subject))
-	m.SetMessageIDWithValue(id + "@" + s.domain)
-	m.SetDateWithValue(s.o.Now())
-	m.SetUserAgent(s.o.UserAgent)
-	m.SetGenHeader("Auto-Submitted", "auto-generated")
-	m.SetGenHeader(gomail.HeaderXAutoResponseSuppress, "DR, RN, NRN, OOF")
-	m.SetBodyString(gomail.TypeTextPlain, text)
 	return s.hand(ctx, m)
+}
+
+func (s *Sender) noticeMessage(n Notice) (*gomail.Msg, error) {
+	l := &letter{Subject: n.Subject, Button: n.Button, Small: n.Small}
+	for _, p := range n.Paragraphs {
+		l.Paragraphs = append(l.Paragraphs, plain(printable(p)))
+	}
+	return s.message(envelope{to: n.To, id: n.ID}, l)
 }

@@ -1,6 +1,6 @@
-// Package email owns telling an organisation by e-mail: one plain message for
-// each event, handed to the operator's mail server. The deliver package's Router
-// calls it.
+// Package email owns telling people by e-mail: what each mail says, as text and
+// HTML, and handing it to the operator's mail server. The deliver package's
+// Router calls it for news, the service for notices.
 package email
 
 import (
@@ -47,6 +47,12 @@ type Options struct {
 	// SiteURL is what a researcher's address begins with; empty means
 	// https://orcid.org.
 	SiteURL string
+	// WebURL is where organisations reach the web pages, without a slash at the
+	// end; empty means that no mail links to them.
+	WebURL string
+	// Unsubscribe returns the URL that switches an organisation's e-mail off;
+	// nil means that mails carry none.
+	Unsubscribe func(o *org.Organisation) string
 	// Helo is the name the daemon greets with; empty means the host's.
 	Helo string
 	// Now is the clock of the Date header; nil means time.Now.
@@ -59,9 +65,10 @@ type Options struct {
 // Sender mails events to organisations. It keeps no connection and is safe for
 // concurrent use.
 type Sender struct {
-	o      Options
-	from   *stdmail.Address
-	domain string // of the sender, for message ids
+	o         Options
+	from      *stdmail.Address
+	domain    string // of the sender, for message ids
+	templates templates
 }
 
 // New makes a Sender. It does not talk to the mail server.
@@ -99,11 +106,16 @@ func New(o Options) (*Sender, error) {
 		o.SiteURL = "https://orcid.org"
 	}
 	o.SiteURL = strings.TrimSuffix(o.SiteURL, "/") + "/"
+	o.WebURL = strings.TrimSuffix(o.WebURL, "/")
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	_, domain, _ := strings.Cut(from.Address, "@")
-	s := &Sender{o: o, from: from, domain: domain[strings.LastIndexByte(domain, '@')+1:]}
+	tpl, err := parseTemplates()
+	if err != nil {
+		return nil, fmt.Errorf("e-mail sender: %w", err)
+	}
+	s := &Sender{o: o, from: from, domain: domain[strings.LastIndexByte(domain, '@')+1:], templates: tpl}
 	if _, err := s.client(context.Background(), time.Time{}); err != nil {
 		return nil, fmt.Errorf("e-mail sender: %w", err)
 	}
@@ -144,7 +156,7 @@ func recipients(o *org.Organisation) (to, cc string) {
 }
 
 func (s *Sender) mail(ctx context.Context, to, cc string, o *org.Organisation, d event.Delivery, who event.Affiliation) error {
-	msg, err := s.compose(to, cc, o, d, who)
+	msg, err := s.message(envelope{to: to, cc: cc, id: d.ID()}, s.newsLetter(o, d, who))
 	if err != nil {
 		return err
 	}

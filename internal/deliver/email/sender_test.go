@@ -242,7 +242,7 @@ func TestMessage(t *testing.T) {
 	if want := "User Jo <b>Ø</b> Carberry (0000-0002-1825-0097, https://orcid.org/0000-0002-1825-0097) profile was updated at 2026-11-23 02:05 UTC.\n\n" + why + "\n"; text != want {
 		t.Errorf("text\n%q, want\n%q", text, want)
 	}
-	if want := `<p>User Jo &lt;b&gt;Ø&lt;/b&gt; Carberry (<a href="https://orcid.org/0000-0002-1825-0097" target="_blank">0000-0002-1825-0097</a>) profile was updated at 2026-11-23 02:05 UTC.</p>`; !strings.Contains(page, want) {
+	if want := `User Jo &lt;b&gt;Ø&lt;/b&gt; Carberry (<a href="https://orcid.org/0000-0002-1825-0097" target="_blank">0000-0002-1825-0097</a>) profile was updated at 2026-11-23 02:05 UTC.</p>`; !strings.Contains(page, want) {
 		t.Errorf("HTML\n%s, want in it\n%s", page, want)
 	}
 }
@@ -265,7 +265,11 @@ func TestWords(t *testing.T) {
 		{&org.Organisation{}, d, strings.Repeat("é", 300), "User " + strings.Repeat("é", 200) + "… (0000-"},
 		{&org.Organisation{}, d, " a\u202eb\r\n\tc\x00\xff ", "User ab c (0000-"},
 	} {
-		if text, _ := s.words(c.o, c.d, event.Affiliation{Name: c.name}); !strings.HasPrefix(text, c.want) {
+		text, _, err := s.templates.render(s.newsLetter(c.o, c.d, event.Affiliation{Name: c.name}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(text, c.want) {
 			t.Errorf("%q, want %q", text, c.want)
 		}
 	}
