@@ -18,7 +18,7 @@ build: ## build bin/dispatchd
 demo: build ## see it work: simulated ORCID, 4 organisations, 500 researchers (needs Go only)
 	bin/dispatchd demo $(DEMO)
 
-test: deps ## run every test with the race detector (installs redis-server when it can)
+test: deps ## run every test with the race detector (installs redis-server and chromium when it can)
 	go test -race -count=1 -timeout 10m ./...
 
 bench: deps ## measure the built daemon beside its baselines (under 8 minutes); writes bench/REPORT.md
@@ -50,15 +50,19 @@ generate: ## write generated files anew (config.toml)
 check-generated: generate ## fail when a generated file was not committed
 	git diff --exit-code
 
-deps: ## install what the tests need: redis-server
-	@if command -v redis-server >/dev/null; then exit 0; fi; \
+# What the tests start, by the name of its Debian package, which is the program's too.
+NEEDED := redis-server chromium
+
+deps: ## install what the tests need: redis-server, chromium
+	@missing=""; for p in $(NEEDED); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "make: redis-server is missing; installing it with apt-get"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; \
+	  echo "make:$$missing missing; installing with apt-get"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else \
-	  echo "make: redis-server 7 or newer is missing. Install it, for example:"; \
-	  echo "    sudo apt-get install redis-server      (Debian, Ubuntu)"; \
-	  echo "    brew install redis                     (macOS)"; \
+	  echo "make:$$missing missing (redis-server 7 or newer). Install it, for example:"; \
+	  echo "    sudo apt-get install$$missing      (Debian, Ubuntu)"; \
+	  echo "    brew install redis; brew install --cask chromium      (macOS)"; \
 	  exit 1; \
 	fi
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -58,6 +59,7 @@ type app struct {
 	router    *deliver.Router
 	orcid     orcidClients
 	admin     *admin.Server
+	web       *http.Server
 	gaps      *liveness.Gaps
 	prober    *liveness.Prober
 	watch     *liveness.Watcher
@@ -109,6 +111,9 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	if err := a.setAdmin(); err != nil {
 		return nil, err
 	}
+	if err := a.setWeb(); err != nil {
+		return nil, err
+	}
 	// The callback listener comes last and so is stopped first in the list, but
 	// what it acknowledges must outlive everything: its step only stops taking.
 	if err := a.setIntake(c); err != nil {
@@ -121,6 +126,7 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	go func() { a.ended("callback listener", a.intake.Serve(o.Callback)) }()
 	a.startLiveness()
 	go func() { a.ended("admin listener", a.admin.Serve(o.Admin)) }()
+	go func() { a.ended("web listener", a.serveWeb()) }()
 	return a, nil
 }
 

@@ -107,13 +107,16 @@ func TestASecondDaemonDoesNoHarm(t *testing.T) {
 		w.must(err)
 		admin, err := listen("127.0.0.1:0")
 		w.must(err)
+		web, err := listen("127.0.0.1:0")
+		w.must(err)
 		a, err := newApp(t.Context(), options{
-			Config: c, Version: "second", Level: new(slog.LevelVar), Callback: callback, Admin: admin,
+			Config: c, Version: "second", Level: new(slog.LevelVar), Callback: callback, Admin: admin, Web: web,
 			Logger: slog.New(slog.NewTextHandler(&w.log, nil)).With("daemon", "second"),
 		})
 		if err != nil {
 			callback.Close()
 			admin.Close()
+			web.Close()
 		}
 		return a, err
 	}

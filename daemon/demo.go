@@ -104,9 +104,9 @@ func startDemoWorld(ctx context.Context, log *slog.Logger, o demoOptions) (_ *de
 }
 
 // demoConfig is a configuration as serve would read it.
-func demoConfig(w *demoWorld, dir, callback string) (*config.Config, error) {
+func demoConfig(w *demoWorld, dir, callback, web string) (*config.Config, error) {
 	c := config.Default()
-	c.PublicURL, c.WebURL, c.DataDir = "http://"+callback, "http://"+callback, dir
+	c.PublicURL, c.WebURL, c.DataDir = "http://"+callback, "http://"+web, dir
 	c.Redis.URL = "embedded"
 	c.ORCID = config.ORCID{
 		Environment: "sandbox", APIURL: w.orcidURL, TokenURL: w.orcidURL + "/oauth/token", SiteURL: "https://sandbox.orcid.org",
@@ -152,11 +152,15 @@ func demo(ctx context.Context, o demoOptions, log *slog.Logger, level *slog.Leve
 	if err != nil {
 		return err
 	}
-	c, err := demoConfig(w, dir, callback.Addr().String())
+	webLn, err := listen("127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	a, err := newApp(ctx, options{Config: c, Version: version, Logger: log, Level: level, Callback: callback, Admin: adminLn})
+	c, err := demoConfig(w, dir, callback.Addr().String(), webLn.Addr().String())
+	if err != nil {
+		return err
+	}
+	a, err := newApp(ctx, options{Config: c, Version: version, Logger: log, Level: level, Callback: callback, Web: webLn, Admin: adminLn})
 	if err != nil {
 		return err
 	}
@@ -171,7 +175,7 @@ func demo(ctx context.Context, o demoOptions, log *slog.Logger, level *slog.Leve
 	if err := d.waitAttached(ctx); err != nil {
 		return err
 	}
-	d.header(callback.Addr(), adminLn.Addr(), dir)
+	d.header(callback.Addr(), webLn.Addr(), adminLn.Addr(), dir)
 	if err := d.play(ctx); err != nil {
 		return err
 	}
@@ -202,17 +206,18 @@ func (d *demoRun) waitAttached(ctx context.Context) error {
 	return nil
 }
 
-func (d *demoRun) header(callback, admin net.Addr, dir string) {
+func (d *demoRun) header(callback, web, admin net.Addr, dir string) {
 	fmt.Fprintf(d.o.Out, `dispatchd demo: the daemon as in production, around it a simulated world (ORCID at %gx speed)
 
   callback listener  http://%s/hooks/…     ORCID's pings
+  web listener       http://%s/            organisations' pages
   admin listener     http://%s             metrics, health, /v1
   its token          %s
   simulated ORCID    %s/_sim/
   organisations      uni-healthy answers at once, uni-slow takes 400 ms,
                      uni-flaky fails half the time, institute-mail gets e-mail
 
-`, d.o.Speed, callback, admin, dir+"/admin.token", d.world.orcidURL)
+`, d.o.Speed, callback, web, admin, dir+"/admin.token", d.world.orcidURL)
 }
 
 // addUsers affiliates the researchers: everybody with one organisation, every

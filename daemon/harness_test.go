@@ -79,8 +79,8 @@ type world struct {
 	users    []orcid.ID
 	log      lockedBuffer
 	jump     atomic.Int64 // how far the daemon's clock is ahead, ns
-	sockets  [2]*os.File  // callback and admin: they listen over restarts
-	addr     [2]string
+	sockets  [3]*os.File  // callback, admin and web: they listen over restarts
+	addr     [3]string
 	http     *http.Client
 	answers  lockedBuffer // every answer of the admin listener
 	d        *running
@@ -221,8 +221,8 @@ func (w *world) writeConfig(more string) {
 		delivery[key] = value
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "public_url = \"http://%s\"\nweb_url = \"http://hub.example\"\ndata_dir = %q\n", w.addr[0], w.dir)
-	fmt.Fprintf(&b, "[listen]\ncallback = %q\nadmin = %q\n[redis]\nurl = %q\n", w.addr[0], w.addr[1], redisURL)
+	fmt.Fprintf(&b, "public_url = \"http://%s\"\nweb_url = \"http://%s\"\ndata_dir = %q\n", w.addr[0], w.addr[2], w.dir)
+	fmt.Fprintf(&b, "[listen]\ncallback = %q\nadmin = %q\nweb = %q\n[redis]\nurl = %q\n", w.addr[0], w.addr[1], w.addr[2], redisURL)
 	fmt.Fprintf(&b, "[orcid]\nenvironment = \"sandbox\"\napi_url = %q\ntoken_url = %q\nrate = 24\n", w.orcidURL, w.orcidURL+"/oauth/token")
 	fmt.Fprintf(&b, "[orcid.credential.main]\nclient_id = %q\nclient_secret = %q\n", clientMain, secretMain)
 	fmt.Fprintf(&b, "[orcid.credential.other]\nclient_id = %q\nclient_secret = %q\n[delivery]\n", clientOther, secretOther)
@@ -242,7 +242,7 @@ func (w *world) boot() {
 	w.must(err)
 	keys, err := callback.NewKeys(c.CallbackKeys)
 	w.must(err)
-	var lns [2]net.Listener
+	var lns [3]net.Listener
 	for i, f := range w.sockets {
 		lns[i], err = net.FileListener(f)
 		w.must(err)
@@ -255,7 +255,7 @@ func (w *world) boot() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a, err := newApp(ctx, options{
-		Config: c, ConfigPath: w.configPath(), Version: "test", Level: level, Callback: lns[0], Admin: lns[1],
+		Config: c, ConfigPath: w.configPath(), Version: "test", Level: level, Callback: lns[0], Admin: lns[1], Web: lns[2],
 		Logger: slog.New(handler), now: w.now, lookEvery: w.set.look, Notify: w.set.notify, WatchdogTime: w.set.watchdog,
 	})
 	if err != nil {

@@ -18,9 +18,9 @@ type options struct {
 	Version    string
 	Logger     *slog.Logger
 	Level      *slog.LevelVar
-	// Listeners are bound already, so that a caller knows the ports. Callback
-	// and Admin must be set.
-	Callback, Admin net.Listener
+	// Listeners are bound already, so that a caller knows the ports. All must be
+	// set.
+	Callback, Web, Admin net.Listener
 	// Notify tells the service manager; nil tells nobody.
 	Notify func(state string)
 	// WatchdogTime is how long the service manager waits for a sign of life; 0
@@ -42,8 +42,8 @@ func (o *options) validate() error {
 		return errors.New("daemon: Config.DataDir must be set")
 	case o.Logger == nil || o.Level == nil:
 		return errors.New("daemon: Logger and Level must be set")
-	case o.Callback == nil || o.Admin == nil:
-		return errors.New("daemon: Callback and Admin must be bound")
+	case o.Callback == nil || o.Web == nil || o.Admin == nil:
+		return errors.New("daemon: Callback, Web and Admin must be bound")
 	}
 	if o.Notify == nil {
 		o.Notify = func(string) {}

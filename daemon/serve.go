@@ -162,9 +162,13 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	if err != nil {
 		return err
 	}
-	admin, err := listenOr(sockets, nameAdmin, c.Listen.Admin)
+	web, err := listenOr(sockets, nameWeb, c.Listen.Web)
 	if err != nil {
 		return errors.Join(err, callback.Close())
+	}
+	admin, err := listenOr(sockets, nameAdmin, c.Listen.Admin)
+	if err != nil {
+		return errors.Join(err, callback.Close(), web.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -174,13 +178,13 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	defer signal.Stop(signals)
 	a, err := newApp(ctx, options{
 		Config: c, ConfigPath: path, Version: version, Logger: log, Level: level,
-		Callback: callback, Admin: admin, Notify: notifier(os.Getenv("NOTIFY_SOCKET"), log),
+		Callback: callback, Web: web, Admin: admin, Notify: notifier(os.Getenv("NOTIFY_SOCKET"), log),
 		WatchdogTime: watchdogTime(os.Getenv, os.Getpid()),
 	})
 	if err != nil {
-		return errors.Join(err, callback.Close(), admin.Close())
+		return errors.Join(err, callback.Close(), web.Close(), admin.Close())
 	}
-	log.Info("dispatchd listens", "version", version, "callback", callback.Addr().String(), "admin", admin.Addr().String(), "data_dir", c.DataDir)
+	log.Info("dispatchd listens", "version", version, "callback", callback.Addr().String(), "web", web.Addr().String(), "admin", admin.Addr().String(), "data_dir", c.DataDir)
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()
 	stopping := false

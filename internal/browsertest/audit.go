@@ -1,0 +1,18 @@
+package browsertest
+
+import _ "embed"
+
+//go:embed audit.js
+var auditScript string
+
+// Audit checks the page as a person with a keyboard, a screen reader, weak eyes
+// or a phone would find it, and fails the test with everything that is wrong:
+// language, title, headings, labels, references between elements, names of
+// buttons and links, tables, contrast of every visible text, size of targets,
+// and nothing wider than the window.
+func (p *Page) Audit() {
+	p.t.Helper()
+	for _, problem := range Eval[[]string](p, auditScript) {
+		p.t.Errorf("%s: %s", p.Path(), problem)
+	}
+}
