@@ -14,6 +14,7 @@ import (
 )
 
 func (r *reader) checkDelivery(d *Delivery) {
+	r.oneOf("delivery.mode", d.Mode, live, shadow)
 	r.positive("delivery.timeout", d.Timeout, 5*time.Minute)
 	if len(d.Retry) == 0 || len(d.Retry) > 100 {
 		r.refuse("delivery.retry", "must have 1 to 100 waits (got %d)", len(d.Retry))

@@ -111,6 +111,8 @@ type Credential struct {
 
 // Delivery says how organisations are told.
 type Delivery struct {
+	// Mode is "live" or "shadow".
+	Mode    string        `toml:"mode" doc:"\"live\", or \"shadow\": everything works, but nothing is sent; \"dispatchd delivery log\" shows what would have been. For running beside the system that dispatchd is to replace."`
 	Timeout time.Duration `toml:"timeout" doc:"How long one attempt may take, the answer's body included; at most 5m."`
 	// Retry holds the waits between attempts, so one attempt more than waits.
 	Retry []time.Duration `toml:"retry" doc:"Waits between attempts, each with 20 % jitter. After the last one the news becomes a dead letter."`
@@ -167,7 +169,7 @@ func Default() *Config {
 		Redis:  Redis{URL: "redis://127.0.0.1:6379/0"},
 		ORCID:  ORCID{Environment: production, CatchUp: 24 * time.Hour, Rate: 20},
 		Delivery: Delivery{
-			Timeout: 15 * time.Second,
+			Mode: live, Timeout: 15 * time.Second,
 			Retry: []time.Duration{
 				30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour,
 				3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour, 24 * time.Hour,
@@ -186,6 +188,8 @@ const (
 	production = "production"
 	sandbox    = "sandbox"
 	embedded   = "embedded"
+	live       = "live"
+	shadow     = "shadow"
 )
 
 // fillURLs sets the URLs that were not given by the environment.
@@ -204,6 +208,9 @@ func (o *ORCID) fillURLs() {
 		o.SiteURL = site
 	}
 }
+
+// Shadow reports whether nothing is to be sent to organisations.
+func (c *Config) Shadow() bool { return c.Delivery.Mode == shadow }
 
 // Embedded reports whether Redis runs inside the process: a trial, in which
 // everything is lost at the end.

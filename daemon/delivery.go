@@ -26,10 +26,17 @@ type channels struct {
 	email   *email.Sender // nil without a mail server
 }
 
-func (c channels) senders() map[event.Channel]deliver.Sender {
+// senders are what the router uses. In shadow mode only what a person asks for
+// (a test event, a notice) goes out.
+func (c channels) senders(shadow bool) map[event.Channel]deliver.Sender {
 	m := map[event.Channel]deliver.Sender{event.Webhook: c.webhook}
 	if c.email != nil {
 		m[event.Email] = c.email
+	}
+	if shadow {
+		for ch, s := range m {
+			m[ch] = deliver.Shadow(s)
+		}
 	}
 	return m
 }
@@ -40,7 +47,7 @@ func (a *app) setDelivery(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	router, err := deliver.New(ch.senders(), policyOf(c), a.store.Now, rand.Float64, deliver.WithLogger(a.log), deliver.WithMetrics(a.reg))
+	router, err := deliver.New(ch.senders(c.Shadow()), policyOf(c), a.store.Now, rand.Float64, deliver.WithLogger(a.log), deliver.WithMetrics(a.reg))
 	if err != nil {
 		return fmt.Errorf("prepare deliveries: %w", err)
 	}
@@ -60,7 +67,7 @@ func (a *app) useChannels(ch channels, c *config.Config) error {
 	if err := a.router.SetPolicy(policyOf(c)); err != nil {
 		return fmt.Errorf("use delivery.retry: %w", err)
 	}
-	senders := ch.senders()
+	senders := ch.senders(c.Shadow())
 	for _, name := range event.Channels {
 		a.router.SetSender(name, senders[name])
 	}

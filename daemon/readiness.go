@@ -40,6 +40,9 @@ func (a *app) readiness() admin.Readiness {
 		err := system.Alive(ctx)
 		add("actors", err == nil, words(err, "answer"), time.Time{})
 	}
+	if a.config.Load().Shadow() {
+		add("delivery", false, shadowWhat, time.Time{})
+	}
 	if a.embedded != nil {
 		add("durability", false, "Redis is embedded: this is a trial, everything is lost when the daemon stops", a.began)
 	}
@@ -50,6 +53,9 @@ func (a *app) readiness() admin.Readiness {
 	r.OK = st.Mode != intake.Refusing && !a.stopping.Load()
 	return r
 }
+
+// shadowWhat says that nothing is sent.
+const shadowWhat = "Shadow mode: deliveries are recorded and not sent"
 
 // intakeWords says where pings go.
 func intakeWords(st intake.State) string {
@@ -91,6 +97,12 @@ func (a *app) degraded() []service.Problem {
 		out = append(out, service.Problem{What: problem, Since: since, Cost: "nothing is delivered; pings go to the spool", Do: "systemctl status redis-server"})
 	}
 	out = append(out, a.lifeProblems()...)
+	if a.config.Load().Shadow() {
+		out = append(out, service.Problem{
+			What: shadowWhat, Cost: "organisations are told nothing by us; dispatchd delivery log ORG --answers shows what they would be told",
+			Do: `set delivery.mode = "live" in the configuration file, then: dispatchd reload`,
+		})
+	}
 	if a.embedded != nil {
 		out = append(out, service.Problem{
 			What: "Redis is embedded: this is a trial", Since: a.began, Cost: "everything is lost when the daemon stops",

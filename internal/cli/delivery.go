@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"dispatchd/internal/event"
@@ -14,7 +15,7 @@ import (
 type deliveryLogCmd struct {
 	Org     string `arg:"" help:"The organisation."`
 	Channel string `help:"webhook or email." enum:"webhook,email" default:"webhook"`
-	Answers bool   `help:"Also show what was kept of the receivers' answers to failed attempts."`
+	Answers bool   `help:"Also show what was kept of the receivers' answers to failed attempts, or what would be sent in shadow mode."`
 	paging
 }
 
@@ -54,7 +55,11 @@ func (s *session) attemptTable(indent string, list []event.Attempt, answers bool
 			wrap(s.env.Stdout, indent+"    ", indent+"    ", a.Error)
 		}
 		if answers && a.Excerpt != "" {
-			wrap(s.env.Stdout, indent+"    answer: ", indent+"            ", a.Excerpt)
+			what := "answer: "
+			if a.Result == event.Shadow {
+				what = "would be sent: "
+			}
+			wrap(s.env.Stdout, indent+"    "+what, indent+"    "+strings.Repeat(" ", len(what)), a.Excerpt)
 		}
 	}
 }

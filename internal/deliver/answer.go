@@ -29,6 +29,7 @@ const (
 	KindSettings  Kind = "settings"  // the settings do not allow sending: bad URL, unreadable signing secret, no mail server
 	KindCancelled Kind = "cancelled" // the daemon is stopping; the receiver may or may not have it
 	KindPanic     Kind = "panic"     // a fault of ours, recovered
+	KindShadow    Kind = "shadow"    // nothing was sent, only what would have been is recorded: see Shadow
 )
 
 // Answer is what a channel saw when it tried.
@@ -44,7 +45,8 @@ type Answer struct {
 	Err error
 	// Location is where a 3xx points, without query and user info.
 	Location string
-	// Excerpt is the beginning of the answer, see Sanitise.
+	// Excerpt is the beginning of the answer, see Sanitise; of KindShadow, what
+	// would have been sent.
 	Excerpt string
 	// SlowBody says that the status came in time but the body did not end
 	// before the timeout: the status counts, but the place was held that long.
@@ -63,7 +65,7 @@ type Sender interface {
 
 // ok reports whether the receiver took it.
 func (a Answer) ok() bool {
-	return a.Kind == KindOK || a.Kind == KindHTTP && a.Status >= 200 && a.Status < 300
+	return a.Kind == KindOK || a.Kind == KindShadow || a.Kind == KindHTTP && a.Status >= 200 && a.Status < 300
 }
 
 // Words says in one line for people what went wrong; empty on success.

@@ -71,7 +71,7 @@ const (
 // judge is the one place where temporary and permanent are told apart.
 func judge(a Answer) verdict {
 	switch a.Kind {
-	case KindOK:
+	case KindOK, KindShadow:
 		return done
 	case KindCancelled:
 		return giveBack
@@ -152,6 +152,9 @@ func Decide(p Policy, d event.Delivery, a Answer, now time.Time, rnd func() floa
 		o.Attempt.Excerpt = a.Excerpt
 	}
 	o.Attempt.Result = o.Result
+	if a.Kind == KindShadow {
+		o.Attempt.Result, o.Attempt.Excerpt = event.Shadow, a.Excerpt
+	}
 	return o
 }
 

@@ -61,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{channels: map[event.Channel]channelMetrics{}, latency: latency, panics: panics.WithLabelValues("deliver")}
 	for _, ch := range event.Channels {
 		cm := channelMetrics{attempts: map[event.Result]prometheus.Counter{}, duration: duration.WithLabelValues(string(ch))}
-		for _, r := range []event.Result{event.Delivered, event.Retry, event.Dead, event.Cancelled, event.Released} {
+		for _, r := range []event.Result{event.Delivered, event.Retry, event.Dead, event.Cancelled, event.Released, event.Shadow} {
 			cm.attempts[r] = attempts.WithLabelValues(string(ch), string(r))
 		}
 		m.channels[ch] = cm
@@ -73,6 +73,10 @@ func (m *metrics) observe(d event.Delivery, o event.Outcome, now time.Time) {
 	ch, ok := m.channels[d.Channel]
 	if !ok {
 		return
+	}
+	if o.Attempt.Result == event.Shadow {
+		ch.attempts[event.Shadow].Inc()
+		return // neither a duration nor a latency of anything
 	}
 	ch.attempts[o.Result].Inc()
 	ch.duration.Observe(o.Attempt.Duration.Seconds())

@@ -58,7 +58,7 @@ func TestRouterDelivers(t *testing.T) {
 # TYPE dispatchd_delivery_attempts_total counter
 `
 	for _, ch := range []string{"email", "webhook"} {
-		for _, res := range []string{"cancelled", "dead", "delivered", "released", "retry"} {
+		for _, res := range []string{"cancelled", "dead", "delivered", "released", "retry", "shadow"} {
 			n := "0"
 			if ch == "webhook" && res == "delivered" {
 				n = "1"
@@ -171,5 +171,35 @@ func TestRouterReload(t *testing.T) {
 	wg.Wait()
 	if o := r.Deliver(context.Background(), &org.Organisation{}, delivery(1, time.Time{}), event.Affiliation{}); o.RetryAt.Sub(t0) != time.Hour {
 		t.Errorf("retry in %s", o.RetryAt.Sub(t0))
+	}
+}
+
+type previewer struct{ Sender }
+
+func (previewer) Preview(*org.Organisation, event.Delivery, event.Affiliation) string {
+	return strings.Repeat("ā", ExcerptBytes) // two bytes each: the cut is inside one
+}
+
+func TestShadowSendsNothing(t *testing.T) {
+	t.Parallel()
+	sends := senderFunc(func(context.Context, *org.Organisation, event.Delivery, event.Affiliation) Answer {
+		t.Error("sent")
+		return Answer{Kind: KindOK}
+	})
+	d := delivery(1, time.Time{})
+	o := newRouter(t, Shadow(previewer{sends})).Deliver(context.Background(), &org.Organisation{}, d, event.Affiliation{})
+	if o.Result != event.Delivered || o.Attempt.Result != event.Shadow || o.Attempt.Error != "" || o.Reached {
+		t.Errorf("%+v", o)
+	}
+	if e := o.Attempt.Excerpt; len(e) > ExcerptBytes || len(e) < ExcerptBytes-5 || !strings.HasSuffix(e, "ā…") {
+		t.Errorf("%d bytes are kept: …%q", len(e), e[max(0, len(e)-8):])
+	}
+	if o := newRouter(t, Shadow(sends)).Deliver(context.Background(), &org.Organisation{}, d, event.Affiliation{}); o.Attempt.Excerpt != "" || o.Result != event.Delivered {
+		t.Errorf("without a preview: %+v", o)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if o := newRouter(t, Shadow(sends)).Deliver(ctx, &org.Organisation{}, d, event.Affiliation{}); o.Result != event.Released {
+		t.Errorf("while stopping: %+v", o)
 	}
 }

@@ -88,6 +88,9 @@ const (
 	// Released gives the slot back untouched and due at RetryAt; no attempt is
 	// counted (shutdown, no time left in the lease, unknown secret).
 	Released Result = "released"
+	// Shadow is the result of an Attempt only, whose Outcome is Delivered:
+	// nothing was sent, since the daemon runs in shadow mode.
+	Shadow Result = "shadow"
 )
 
 // Attempt is one try as it is kept in the attempt log. It holds no secret.
@@ -101,7 +104,7 @@ type Attempt struct {
 	Duration   time.Duration `json:"duration_ns"`
 	Status     int           `json:"status,omitempty"`  // HTTP or SMTP status; 0 when there was no answer
 	Error      string        `json:"error,omitempty"`   // words for people; empty on success
-	Excerpt    string        `json:"excerpt,omitempty"` // failures only: ≤ 512 bytes of the answer, secrets replaced
+	Excerpt    string        `json:"excerpt,omitempty"` // failures: ≤ 512 bytes of the answer, secrets replaced; shadow: what would be sent
 	Result     Result        `json:"result"`
 }
 

@@ -19,7 +19,7 @@ const attemptAge = 90 * 24 * time.Hour
 const excerptsKept = 50
 
 // attemptLua keeps the attempt log: a list, newest first, of "start (ms), space,
-// JSON", and for failures a line feed and the excerpt. Looking after it costs
+// JSON", and for failures and in shadow mode a line feed and the excerpt. Looking after it costs
 // more than adding to it, so that is done at every 16th: until then there may be
 // 15 attempts and 15 excerpts more than are shown.
 const attemptLua = `
@@ -60,7 +60,7 @@ func attemptLine(o event.Outcome) (string, error) {
 		return "", fmt.Errorf("write the attempt: %w", err)
 	}
 	line := strconv.FormatInt(a.Start.UnixMilli(), 10) + " " + string(raw)
-	if excerpt != "" && o.Result != event.Delivered {
+	if excerpt != "" && (o.Result != event.Delivered || a.Result == event.Shadow) {
 		line += "\n" + excerpt
 	}
 	return line, nil

@@ -125,6 +125,11 @@ func (s *Sender) Send(ctx context.Context, o *org.Organisation, d event.Delivery
 	return s.post(ctx, o, d.ID(), d, who, false)
 }
 
+// Preview implements deliver.Previewer: the body that Send would post now.
+func (s *Sender) Preview(o *org.Organisation, d event.Delivery, who event.Affiliation) string {
+	return string(s.appendBody(nil, o, d.ID(), d, who, s.now()))
+}
+
 // Test posts a PING event at once, outside slots and holds, and returns what
 // the receiver answered; the excerpt is there on success too.
 func (s *Sender) Test(ctx context.Context, o *org.Organisation) deliver.Answer {
