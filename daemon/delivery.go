@@ -54,8 +54,11 @@ func (a *app) setDelivery(c *config.Config) error {
 	a.router = router
 	a.sender.Store(ch.webhook)
 	a.mail.Store(ch.email)
-	a.stop.push("webhook connections", func(context.Context) error {
+	a.stop.push("connections of the channels", func(context.Context) error {
 		a.sender.Load().Close()
+		if m := a.mail.Load(); m != nil {
+			m.Close()
+		}
 		return nil
 	})
 	return nil
@@ -71,7 +74,9 @@ func (a *app) useChannels(ch channels, c *config.Config) error {
 	for _, name := range event.Channels {
 		a.router.SetSender(name, senders[name])
 	}
-	a.mail.Store(ch.email)
+	if old := a.mail.Swap(ch.email); old != nil {
+		old.Close()
+	}
 	a.sender.Swap(ch.webhook).Close()
 	return nil
 }

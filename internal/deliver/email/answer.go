@@ -29,6 +29,22 @@ type sessionError struct{ error }
 
 func (e *sessionError) Unwrap() error { return e.error }
 
+// dialError says that there was no connection.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
+// answered reports whether the server itself refused and may be talked to again
+// after a RSET; 421 says that it closes the connection.
+func answered(err error) bool {
+	var send *gomail.SendError
+	if !errors.As(err, &send) {
+		return false
+	}
+	code := send.ErrorCode()
+	return code >= 400 && code < 600 && code != 421
+}
+
 func isRecipientRefusal(err error) bool {
 	var se *gomail.SendError
 	return errors.As(err, &se) && se.Reason == gomail.ErrSMTPRcptTo && se.ErrorCode() >= 500
@@ -64,12 +80,15 @@ func (s *Sender) answer(ctx context.Context, err error) deliver.Answer {
 	case code >= 500 && (errors.As(err, &session) || isSignIn(code)):
 		// The server refuses us, not this message: an operator can mend that.
 		return said(deliver.KindDeferred, code, "the mail server does not let the daemon in", text)
+	case code >= 500 && send != nil && send.Reason == gomail.ErrSMTPMailFrom:
+		// smtp.from is wrong, or the server thinks so: no fault of this message.
+		return said(deliver.KindDeferred, code, "the mail server refuses the sender's address (smtp.from)", text)
 	case code >= 500:
 		return said(deliver.KindRefused, code, "the mail server refused the message", text)
 	case code >= 400:
 		return said(deliver.KindDeferred, code, "the mail server put the message off", text)
 	case isTimeout(err) || ctx.Err() != nil:
-		return deliver.Failure(deliver.KindTimeout, fmt.Sprintf("timed out talking to the mail server (limit %s)", s.o.Timeout.Round(time.Millisecond)))
+		return deliver.Failure(deliver.KindTimeout, s.timeoutWords(err))
 	}
 	return deliver.Failure(deliver.KindNetwork, "mail server: "+networkWords(err))
 }
@@ -99,6 +118,19 @@ func isTimeout(err error) bool {
 	// go-mail flattens the errors of a send into text.
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &t) && t.Timeout() || strings.Contains(err.Error(), "i/o timeout")
+}
+
+// timeoutWords says which limit was reached, and in what.
+func (s *Sender) timeoutWords(err error) string {
+	var dial *dialError
+	var session *sessionError
+	switch {
+	case errors.As(err, &dial):
+		return fmt.Sprintf("timed out connecting to the mail server (limit %s)", min(s.o.ConnectTimeout, s.o.Timeout).Round(time.Millisecond))
+	case errors.As(err, &session):
+		return fmt.Sprintf("timed out while the mail server greeted and signed us in (limit %s)", s.o.Timeout.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("timed out handing the mail to the mail server (limit %s)", s.o.Timeout.Round(time.Millisecond))
 }
 
 func networkWords(err error) string {

@@ -37,7 +37,7 @@ func TestAnswers(t *testing.T) {
 		"full mailbox":    {behaviour{rcpt: map[string]error{to: smtpErr(452, "mailbox full")}}, deliver.KindDeferred, 452, "the mail server put the message off (452)", "mailbox full", 0},
 		"greylisted":      {behaviour{data: smtpErr(451, "try again\x1b[31m later")}, deliver.KindDeferred, 451, "put the message off (451)", `try again\x1b[31m later`, 0},
 		"spam":            {behaviour{data: smtpErr(554, "looks like spam")}, deliver.KindRefused, 554, "refused the message (554)", "looks like spam", 0},
-		"sender refused":  {behaviour{mail: smtpErr(553, "sender not allowed")}, deliver.KindRefused, 553, "refused the message (553)", "sender not allowed", 0},
+		"sender refused":  {behaviour{mail: smtpErr(553, "sender not allowed")}, deliver.KindDeferred, 553, "refuses the sender's address (smtp.from) (553)", "sender not allowed", 0},
 		"sender put off":  {behaviour{mail: smtpErr(421, "busy")}, deliver.KindDeferred, 421, "put the message off (421)", "busy", 0},
 		"wants a login":   {behaviour{mail: smtpErr(530, "authenticate first")}, deliver.KindDeferred, 530, "does not let the daemon in (530)", "authenticate first", 0},
 		"not for us":      {behaviour{session: smtpErr(554, "go away")}, deliver.KindDeferred, 554, "does not let the daemon in (554)", "go away", 0},

@@ -29,7 +29,8 @@ func (s *Sender) newsLetter(o *org.Organisation, d event.Delivery, who event.Aff
 	l := &letter{
 		Subject: "ORCID Profile Update (" + iD + ")",
 		Paragraphs: [][]span{{
-			{Text: "User " + name + "("}, {Text: iD, URL: s.o.SiteURL + iD},
+			{Text: "User " + name + "("},
+			{Text: iD, URL: s.o.SiteURL + iD},
 			{Text: ") " + did(d.Type) + " at " + at.In(zone(o)).Format("2006-01-02 15:04 MST") + "."},
 		}},
 	}

@@ -42,6 +42,8 @@ type Options struct {
 	// Timeout bounds an attempt from connecting to the server's last answer; 0
 	// means 15 s.
 	Timeout time.Duration
+	// ConnectTimeout bounds connecting alone; 0 means 10 s.
+	ConnectTimeout time.Duration
 	// UserAgent is the User-Agent header, for example "dispatchd/1.2.0". Required.
 	UserAgent string
 	// SiteURL is what a researcher's address begins with; empty means
@@ -62,13 +64,14 @@ type Options struct {
 	RootCAs *x509.CertPool
 }
 
-// Sender mails events to organisations. It keeps no connection and is safe for
-// concurrent use.
+// Sender mails news and notices. It keeps a few connections for a while, until
+// Close, and is safe for concurrent use.
 type Sender struct {
 	o         Options
 	from      *stdmail.Address
 	domain    string // of the sender, for message ids
 	templates templates
+	pool      pool
 }
 
 // New makes a Sender. It does not talk to the mail server.
@@ -102,6 +105,9 @@ func New(o Options) (*Sender, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 15 * time.Second
 	}
+	if o.ConnectTimeout <= 0 {
+		o.ConnectTimeout = 10 * time.Second
+	}
 	if o.SiteURL == "" {
 		o.SiteURL = "https://orcid.org"
 	}
@@ -116,7 +122,7 @@ func New(o Options) (*Sender, error) {
 		return nil, fmt.Errorf("e-mail sender: %w", err)
 	}
 	s := &Sender{o: o, from: from, domain: domain[strings.LastIndexByte(domain, '@')+1:], templates: tpl}
-	if _, err := s.client(context.Background(), time.Time{}); err != nil {
+	if _, err := s.client(s.dial); err != nil {
 		return nil, fmt.Errorf("e-mail sender: %w", err)
 	}
 	return s, nil
@@ -163,50 +169,99 @@ func (s *Sender) mail(ctx context.Context, to, cc string, o *org.Organisation, d
 	return s.hand(ctx, msg)
 }
 
-// hand gives a message to the mail server.
+// hand gives a message to the mail server, over a kept connection if there is
+// one that still works.
 func (s *Sender) hand(ctx context.Context, msg *gomail.Msg) error {
-	deadline, _ := ctx.Deadline()
-	c, err := s.client(ctx, deadline)
+	c, err := s.connection(ctx)
 	if err != nil {
-		return &settingsError{err}
+		return err
 	}
-	session, err := c.DialToSMTPClientWithContext(ctx)
-	if err != nil {
-		return &sessionError{err}
+	c.mails++
+	err = c.client.SendWithSMTPClient(c.session, msg)
+	switch {
+	case err == nil, answered(err):
+		s.pool.put(c)
+	default:
+		_ = c.bound.Close() // what the server thinks of it is not known
 	}
-	err = c.SendWithSMTPClient(session, msg)
-	if err == nil || msg.IsDelivered() {
+	if msg.IsDelivered() {
 		// The server has taken it; whatever breaks now changes nothing.
-		_ = c.CloseWithSMTPClient(session)
 		return nil
 	}
-	_ = session.Close()
 	return err //nolint:wrapcheck // answer makes the words
 }
 
-// client makes a client whose connections end with ctx and at the deadline,
-// however slowly the server talks: go-mail sets a new deadline for each step.
-func (s *Sender) client(ctx context.Context, deadline time.Time) (*gomail.Client, error) {
+// connection returns a session that is ready for a mail. What was kept is asked
+// by RSET first: a server that has gone meanwhile must cost no attempt.
+func (s *Sender) connection(ctx context.Context) (*conn, error) {
+	deadline, _ := ctx.Deadline()
+	for c := s.pool.take(); c != nil; c = s.pool.take() {
+		c.bound.use(ctx, deadline)
+		if err := c.client.ResetWithSMTPClient(c.session); err == nil {
+			return c, nil
+		}
+		_ = c.bound.Close()
+		if err := ctx.Err(); err != nil {
+			return nil, &sessionError{err}
+		}
+	}
+	c := &conn{}
+	client, err := s.client(func(dialCtx context.Context) (net.Conn, error) {
+		raw, err := s.dial(dialCtx)
+		if err != nil {
+			return nil, err
+		}
+		c.bound = &boundConn{Conn: raw}
+		c.bound.use(ctx, deadline)
+		return c.bound, nil
+	})
+	if err != nil {
+		return nil, &settingsError{err}
+	}
+	c.client = client
+	if c.session, err = client.DialToSMTPClientWithContext(ctx); err != nil {
+		if c.bound != nil {
+			_ = c.bound.Close()
+		}
+		return nil, &sessionError{err}
+	}
+	return c, nil
+}
+
+// dial connects within its own limit: a server that does not even answer is
+// told apart from one that is slow to take a mail.
+func (s *Sender) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.ConnectTimeout)
+	defer cancel()
+	var d net.Dialer
+	// Not the address that go-mail makes: it forgets the brackets of IPv6.
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(s.o.Host, strconv.Itoa(s.o.Port)))
+	if err != nil {
+		return nil, &dialError{err}
+	}
+	return c, nil
+}
+
+// Close ends the connections that are kept. A mail under way ends first.
+func (s *Sender) Close() { s.pool.close() }
+
+// client makes a client whose connections come from dial. They are bound to
+// their user's deadline, since go-mail sets a new one for each step.
+func (s *Sender) client(dial func(context.Context) (net.Conn, error)) (*gomail.Client, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.o.Host, RootCAs: s.o.RootCAs}
 	opts := []gomail.Option{
 		gomail.WithPort(s.o.Port),
 		gomail.WithTimeout(s.o.Timeout),
 		gomail.WithTLSConfig(conf),
 		gomail.WithoutNoop(),
-		gomail.WithDialContextFunc(func(dialCtx context.Context, network, _ string) (net.Conn, error) {
-			var d net.Dialer
-			// Not the address that go-mail makes: it forgets the brackets of IPv6.
-			c, err := d.DialContext(dialCtx, network, net.JoinHostPort(s.o.Host, strconv.Itoa(s.o.Port)))
-			if err != nil {
-				return nil, err //nolint:wrapcheck // answer makes the words
+		gomail.WithDialContextFunc(func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dial(ctx)
+			if err != nil || s.o.TLS != "tls" {
+				return c, err
 			}
-			b := bound(ctx, c, deadline)
-			if s.o.TLS != "tls" {
-				return b, nil
-			}
-			tc := tls.Client(b, conf)
-			if err := tc.HandshakeContext(dialCtx); err != nil {
-				_ = b.Close()
+			tc := tls.Client(c, conf)
+			if err := tc.HandshakeContext(ctx); err != nil {
+				_ = c.Close()
 				return nil, err //nolint:wrapcheck // answer makes the words
 			}
 			return tc, nil
@@ -231,35 +286,4 @@ func (s *Sender) client(ctx context.Context, deadline time.Time) (*gomail.Client
 		opts = append(opts, gomail.WithHELO(s.o.Helo))
 	}
 	return gomail.NewClient(s.o.Host, opts...)
-}
-
-// boundConn never waits beyond its limit, whatever deadline is set.
-type boundConn struct {
-	net.Conn
-	limit time.Time
-	stop  func() bool
-}
-
-func bound(ctx context.Context, c net.Conn, limit time.Time) *boundConn {
-	b := &boundConn{Conn: c, limit: limit}
-	b.stop = context.AfterFunc(ctx, func() { _ = c.Close() })
-	return b
-}
-
-func (b *boundConn) clamp(t time.Time) time.Time {
-	if t.IsZero() || t.After(b.limit) {
-		return b.limit
-	}
-	return t
-}
-
-func (b *boundConn) SetDeadline(t time.Time) error { return b.Conn.SetDeadline(b.clamp(t)) }
-
-func (b *boundConn) SetReadDeadline(t time.Time) error { return b.Conn.SetReadDeadline(b.clamp(t)) }
-
-func (b *boundConn) SetWriteDeadline(t time.Time) error { return b.Conn.SetWriteDeadline(b.clamp(t)) }
-
-func (b *boundConn) Close() error {
-	b.stop()
-	return b.Conn.Close()
 }

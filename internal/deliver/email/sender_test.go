@@ -159,6 +159,7 @@ func newSender(t *testing.T, o Options) *Sender {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.Close)
 	return s
 }
 
