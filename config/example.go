@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 )
@@ -15,7 +16,8 @@ const exampleHead = `# The configuration of dispatchd. This file is generated fr
 #
 # Secrets: "name_file" names a file that holds the secret; "name" would hold it here. A bare file name
 # is looked up in $CREDENTIALS_DIRECTORY (systemd's LoadCredential=; in containers set it to
-# /run/secrets), then beside this file, where others must not be able to read it (chmod 0600).
+# /run/secrets), then in the directory "secrets" beside this file, then beside it; there others must
+# not be able to read it (chmod 0600, or 0640 with the daemon's group). All are read again on reload.
 # Durations are written "15s", "2m", "24h" or "90d".
 `
 
@@ -26,6 +28,12 @@ func Example() []byte {
 	b.WriteString(exampleHead)
 	exampleTable(&b, "", "", reflect.ValueOf(Default()).Elem(), false)
 	return []byte(b.String())
+}
+
+// ExampleIn is Example with data_dir set.
+func ExampleIn(dataDir string) []byte {
+	const unset = `#data_dir = "/var/lib/dispatchd"`
+	return bytes.Replace(Example(), []byte(unset), []byte("data_dir = "+quote(dataDir)), 1)
 }
 
 // exampleTable writes the scalars of a table and then its tables. In a table

@@ -90,12 +90,12 @@ func TestShowNamesTheSourceOfEveryKeyAndNoSecret(t *testing.T) {
 	show := c.Show()
 	for _, want := range []string{
 		`public_url = "https://hub.example.edu/orcid" +# config.toml:1`,
-		`callback_key = \["<secret>"\] +# config.toml:3, from /etc/dispatchd/callback.key`,
+		`callback_key = \["<secret>"\] +# config.toml:3, from /etc/dispatchd/secrets/callback.key`,
 		`url = "rediss://redis.example.edu:6380/2" +# config.toml:7`,
 		`password = "<secret>" +# config.toml:7`,
 		`timeout = "15s" +# default`,
 		`\[orcid.credential.main\]\nclient_id = "APP-1234567890ABCDEF" +# config.toml:12`,
-		`client_secret = "<secret>" +# config.toml:13, from /etc/dispatchd/main.secret`,
+		`client_secret = "<secret>" +# config.toml:13, from /etc/dispatchd/secrets/main.secret`,
 		`\[\[organisation\]\]\nid = "uni-a"`,
 		`headers = \{ X-Token = "<secret>" \} +# config.toml:35`,
 		`\[organisation.webhook\]\nenabled = false +# config.toml:45`,

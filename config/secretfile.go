@@ -75,11 +75,14 @@ func (r *reader) secretText(path string, raw map[string]any, key string) (string
 }
 
 // readSecret reads the file and says where it was found. A bare name is looked
-// up in CredentialsDir, then in Dir.
+// up in CredentialsDir, then in Dir/secrets, then in Dir.
 func (r *reader) readSecret(name string) (content []byte, found string, err error) {
 	var places []string
-	if r.o.CredentialsDir != "" && !strings.ContainsRune(name, filepath.Separator) && name != "." && name != ".." {
-		places = append(places, filepath.Join(r.o.CredentialsDir, name))
+	if !strings.ContainsRune(name, filepath.Separator) && name != "." && name != ".." {
+		if r.o.CredentialsDir != "" {
+			places = append(places, filepath.Join(r.o.CredentialsDir, name))
+		}
+		places = append(places, r.resolve(filepath.Join("secrets", name)))
 	}
 	places = append(places, r.resolve(name))
 	for _, place := range places {

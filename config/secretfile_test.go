@@ -29,6 +29,12 @@ func TestSecretFilesAreLookedUpTrimmedAndGuarded(t *testing.T) {
 	dir, creds := t.TempDir(), t.TempDir()
 	write(t, dir, "both", "beside\n", 0o600)
 	write(t, creds, "both", "credential\n", 0o444)
+	if err := os.Mkdir(filepath.Join(dir, "secrets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "secrets"), "in-secrets", "kept apart\n", 0o640)
+	write(t, dir, "in-secrets", "beside\n", 0o600)
+	write(t, filepath.Join(dir, "secrets"), "open", "hunter2\n", 0o644)
 	write(t, dir, "beside", "\n  beside \r\n", 0o640)
 	write(t, dir, "world", "hunter2\n", 0o644)
 	write(t, dir, "group-writes", "hunter2\n", 0o620)
@@ -40,6 +46,8 @@ func TestSecretFilesAreLookedUpTrimmedAndGuarded(t *testing.T) {
 	write(t, filepath.Join(dir, "sub"), "deep", "deep", 0o600)
 	for name, tc := range map[string]struct{ file, secret, err string }{
 		"credentials first":     {"both", "credential", ""},
+		"then in secrets":       {"in-secrets", "kept apart", ""},
+		"also there guarded":    {"open", "", "has mode 0644"},
 		"then beside":           {"beside", "beside", ""},
 		"a path is beside":      {"./both", "beside", ""},
 		"a path below":          {"sub/deep", "deep", ""},

@@ -149,10 +149,15 @@ func (a *app) startAttached(ctx context.Context) error {
 	for _, c := range changes {
 		a.log.Info("organisation", "change", c)
 	}
-	creds, locked, err := a.credentials(ctx, a.config.Load(), a.keys.Load())
+	clients, err := a.newClients(a.config.Load())
 	if err != nil {
 		return err
 	}
+	creds, locked, err := a.credentials(ctx, a.config.Load(), a.keys.Load(), clients)
+	if err != nil {
+		return err
+	}
+	a.useClients(clients)
 	a.locks.Store(&locked)
 	at := &a.attached
 	at.mu.Lock()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,8 +22,11 @@ import (
 type orcidClients struct {
 	mu      sync.Mutex
 	metrics *orcid.Metrics
-	byName  map[string]*orcidClientEntry
+	byName  orcidClientMap
 }
+
+// orcidClientMap holds the client of each credential; it is not changed any more.
+type orcidClientMap map[string]*orcidClientEntry
 
 type orcidClientEntry struct {
 	settings config.Credential
@@ -35,7 +39,7 @@ func credentialNames(c *config.Config) []string {
 
 // credentials makes what the actors know of every credential, and says which of
 // them must not register with these keys.
-func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.Keys) ([]actors.Credential, locks, error) {
+func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.Keys, clients orcidClientMap) ([]actors.Credential, locks, error) {
 	var out []actors.Credential
 	locked := locks{}
 	for _, name := range credentialNames(c) {
@@ -44,13 +48,9 @@ func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.
 		if err != nil {
 			return nil, nil, err
 		}
-		client, err := a.orcidClient(c, name, cred)
-		if err != nil {
-			return nil, nil, err
-		}
 		one := actors.Credential{
 			Name: name, Rate: cred.Rate, BaseID: base,
-			Registrar: &registrar{client: client, keys: &a.keys, store: a.store},
+			Registrar: &registrar{client: clients[name].client, keys: &a.keys, store: a.store},
 		}
 		if lost {
 			locked[name], one.Locked = base, lockedWhat+"; "+lockedDo
@@ -99,36 +99,90 @@ func (a *app) sweepMoved(ctx context.Context, creds []actors.Credential, locked 
 	return nil
 }
 
-func (a *app) orcidClient(c *config.Config, name string, cred config.Credential) (*orcid.Client, error) {
+// newClients makes the ORCID clients of a configuration without using them yet;
+// a credential that stays as it is keeps the one it has.
+func (a *app) newClients(c *config.Config) (orcidClientMap, error) {
 	oc := &a.orcid
 	oc.mu.Lock()
 	defer oc.mu.Unlock()
-	if oc.byName == nil {
-		oc.byName = map[string]*orcidClientEntry{}
+	if oc.metrics == nil {
 		oc.metrics = orcid.NewMetrics(a.reg)
 		a.stop.push("ORCID clients", func(context.Context) error {
-			oc.mu.Lock()
-			defer oc.mu.Unlock()
-			for _, e := range oc.byName {
-				e.client.Close()
-			}
+			a.useClients(nil)
 			return nil
 		})
 	}
-	if e := oc.byName[name]; e != nil && e.settings == cred {
-		return e.client, nil
+	out := orcidClientMap{}
+	for name, cred := range c.ORCID.Credentials {
+		if e := oc.byName[name]; e != nil && e.settings == cred {
+			out[name] = e
+			continue
+		}
+		client, err := a.newClient(c, cred, a.store.Tokens(name))
+		if err != nil {
+			return nil, fmt.Errorf("prepare the ORCID client of credential %s: %w", name, err)
+		}
+		out[name] = &orcidClientEntry{cred, client}
 	}
-	client, err := orcid.NewClient(orcid.ClientOptions{
+	return out, nil
+}
+
+func (a *app) newClient(c *config.Config, cred config.Credential, tokens orcid.TokenStore) (*orcid.Client, error) {
+	return orcid.NewClient(orcid.ClientOptions{
 		APIURL: c.ORCID.APIURL, TokenURL: c.ORCID.TokenURL, SiteURL: c.ORCID.SiteURL,
 		ClientID: cred.ClientID, ClientSecret: cred.ClientSecret,
 		UserAgent: fmt.Sprintf("%s (+%s)", a.userAgent(), c.WebURL),
-		Tokens:    a.store.Tokens(name), Metrics: oc.metrics, Logger: a.log,
+		Tokens:    tokens, Metrics: a.orcid.metrics, Logger: a.log,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("prepare the ORCID client of credential %s: %w", name, err)
+}
+
+// useClients makes these the clients in use and lets go of the others;
+// requests under way end with the old ones.
+func (a *app) useClients(clients orcidClientMap) {
+	oc := &a.orcid
+	oc.mu.Lock()
+	defer oc.mu.Unlock()
+	for name, e := range oc.byName {
+		if clients[name] != e {
+			e.client.Close()
+		}
 	}
-	oc.byName[name] = &orcidClientEntry{cred, client}
-	return client, nil
+	oc.byName = clients
+}
+
+// tryTime is what ORCID gets to say whether it takes a credential.
+const tryTime = 15 * time.Second
+
+// tryCredentials asks ORCID for a token with every credential that is new or has
+// changed. One that ORCID refuses is an error: the old one would be given up for
+// nothing. When ORCID gives no answer the words say so, and it is used untried.
+func (a *app) tryCredentials(ctx context.Context, next *config.Config) (untried []string, err error) {
+	old := a.config.Load()
+	for _, name := range credentialNames(next) {
+		cred := next.ORCID.Credentials[name]
+		was := old.ORCID.Credentials[name]
+		if was.ClientID == cred.ClientID && was.ClientSecret == cred.ClientSecret {
+			continue
+		}
+		// Without the tokens in Redis: they are the old one's until it is given up.
+		client, err := a.newClient(next, cred, nil)
+		if err != nil {
+			return nil, fmt.Errorf("prepare the ORCID client of credential %s: %w", name, err)
+		}
+		trying, cancel := context.WithTimeout(ctx, tryTime)
+		err = client.Check(trying)
+		cancel()
+		client.Close()
+		var refused *orcid.CredentialError
+		switch {
+		case err == nil:
+		case errors.As(err, &refused):
+			return nil, fmt.Errorf("orcid.credential.%s: %w", name, refused)
+		default:
+			untried = append(untried, fmt.Sprintf("orcid.credential.%s: used untried, ORCID gave no answer: %s", name, err))
+		}
+	}
+	return untried, nil
 }
 
 // actorStateOf puts the actors' status in the service's words.

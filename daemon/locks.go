@@ -98,11 +98,16 @@ func (a *app) AcceptKeys(ctx context.Context) (bool, error) {
 			return false, fmt.Errorf("note the base of the callback URLs: %w", err)
 		}
 	}
-	creds, still, err := a.credentials(ctx, c, keys)
+	clients, err := a.newClients(c)
+	if err != nil {
+		return false, err
+	}
+	creds, still, err := a.credentials(ctx, c, keys, clients)
 	if err != nil {
 		return false, err
 	}
 	a.locks.Store(&still)
+	a.useClients(clients)
 	a.log.Warn("the callback keys of before are given up: everybody is registered anew")
 	return true, a.attached.system.SetCredentials(creds)
 }

@@ -44,7 +44,7 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if _, err := config.EnsureKeys(next); err != nil {
 		return nil, err
 	}
-	changes = config.Diff(old, next)
+	changes = withRestarts(config.Diff(old, next), config.Diff(a.o.Config, next))
 	if !a.attached.isStarted() {
 		return nil, errors.New("redis is not there yet, so organisations cannot be changed; reload again when it is")
 	}
@@ -52,7 +52,15 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the callback keys: %w", err)
 	}
-	creds, locked, err := a.credentials(ctx, next, keys)
+	untried, err := a.tryCredentials(ctx, next)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := a.newClients(next)
+	if err != nil {
+		return nil, err
+	}
+	creds, locked, err := a.credentials(ctx, next, keys, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +81,7 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 		return nil, err
 	}
 	a.locks.Store(&locked)
+	a.useClients(clients)
 	if err := a.attached.system.SetCredentials(creds); err != nil {
 		return nil, err
 	}
@@ -88,7 +97,15 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	}
 	a.config.Store(next)
 	a.o.Level.Set(next.Log.Level)
-	return sayOnce(changes, fileChanges), nil
+	return append(sayOnce(changes, fileChanges), untried...), nil
+}
+
+// withRestarts says of what needs a restart what differs from what runs, not
+// only from the last reload, so that it is said until it is done.
+func withRestarts(sinceReload, sinceStart []string) []string {
+	needed := func(line string) bool { return strings.HasPrefix(line, "restart needed: ") }
+	out := slices.DeleteFunc(sinceReload, needed)
+	return append(out, slices.DeleteFunc(sinceStart, func(line string) bool { return !needed(line) })...)
 }
 
 // sayOnce joins what differs in the file with what was done about its

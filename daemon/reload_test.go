@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"dispatchd/internal/sim"
 	"dispatchd/internal/sim/receiver"
 )
 
@@ -137,5 +140,134 @@ func TestReload(t *testing.T) {
 	// What the file owns is changed there only.
 	if status := w.api("PATCH", "/v1/organisations/uni-a", object{"name": "X"}, nil); status != http.StatusConflict {
 		t.Errorf("changing an organisation of the file was answered %d", status)
+	}
+}
+
+// A new ORCID secret is tried before the old one is given up; one that ORCID
+// refuses is not taken, and nothing else of that file is.
+func TestAReloadTriesANewSecretFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{users: 6})
+	w.simple("uni-a")
+	w.registered(clientMain, w.users...)
+	good, err := os.ReadFile(w.configPath())
+	w.must(err)
+	const wrong, next = "wrong-s3cret-0b17", "next-s3cret-5d20"
+	write := func(secret, level string) {
+		text := strings.Replace(string(good), secretMain, secret, 1) + "\n[log]\nlevel = \"" + level + "\"\n"
+		w.must(os.WriteFile(w.configPath(), []byte(text), 0o600))
+	}
+	write(wrong, "warn")
+	status, _, problems := w.reload()
+	if status != http.StatusUnprocessableEntity || !mentions(problems, "orcid.credential.main", "refused") || mentions(problems, wrong) {
+		t.Errorf("a secret that ORCID refuses was answered %d %q", status, problems)
+	}
+	if level := w.d.app.o.Level.Level(); level != slog.LevelDebug {
+		t.Errorf("the log level of the refused file is used: %s", level)
+	}
+	if got := w.d.app.orcid.byName["main"].settings.ClientSecret.Reveal(); got != secretMain {
+		t.Error("the refused secret is used")
+	}
+
+	// ORCID cannot be asked: that is said, and it is used.
+	w.must(w.orcid.RotateSecret(sim.Client{ID: clientMain, Secret: next}))
+	_, err = w.orcid.InjectFault(sim.Fault{Operation: "token", Kind: sim.FaultStatus, Status: http.StatusServiceUnavailable, Count: 1})
+	w.must(err)
+	write(next, "debug")
+	status, changes, problems := w.reload()
+	if status != http.StatusOK || !mentions(changes, "orcid.credential.main.client_secret changed") || !mentions(changes, "used untried") {
+		t.Fatalf("the new secret was answered %d %q %q", status, changes, problems)
+	}
+	_, err = w.orcid.RevokeTokens(clientMain)
+	w.must(err)
+	w.affiliate("uni-a", w.orcid.AddProfiles(2)...)
+	w.eventually("registrations go on with the new secret", func() bool { return len(w.orcid.Webhooks()) == 8 })
+	write(next, "debug")
+	if status, changes, _ := w.reload(); status != http.StatusOK || len(changes) != 0 {
+		t.Errorf("a reload of the same file was answered %d %q", status, changes)
+	}
+}
+
+// What needs a restart is said at every reload until there was one.
+func TestAReloadSaysWhatNeedsARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{})
+	good, err := os.ReadFile(w.configPath())
+	w.must(err)
+	changed := strings.Replace(string(good), "web_url = \"http://hub.example\"", "web_url = \"http://new.example\"", 1)
+	w.must(os.WriteFile(w.configPath(), []byte(changed), 0o600))
+	for range 2 {
+		if status, changes, _ := w.reload(); status != http.StatusOK || !slices.Equal(changes, []string{"restart needed: web_url"}) {
+			t.Errorf("the reload was answered %d %q", status, changes)
+		}
+	}
+	w.must(os.WriteFile(w.configPath(), good, 0o600))
+	if status, changes, _ := w.reload(); status != http.StatusOK || len(changes) != 0 {
+		t.Errorf("the reload back was answered %d %q", status, changes)
+	}
+}
+
+// Reloads under load cut off no delivery and lose none: each ping is told once.
+func TestReloadsUnderLoadInterruptNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{users: 200, later: true, delivery: []string{`timeout = "30s"`, "concurrency = 8"}, behaviour: receiver.Slow(50*time.Millisecond, receiver.OK())})
+	w.writeConfig(w.inFile("uni-a", "/a"))
+	w.start()
+	w.affiliate("uni-a", w.users...)
+	w.pingAll(len(w.users), w.users)
+	reloads, busy := 0, 0
+	for w.channel("uni-a").Waiting+w.channel("uni-a").InFlight > 0 && reloads < 1000 {
+		reloads++
+		w.set.delivery = []string{`timeout = "30s"`, fmt.Sprintf("concurrency = %d", 5+reloads%4)}
+		w.writeConfig(w.inFile("uni-a", fmt.Sprintf("/a?reload=%d", reloads)))
+		if w.channel("uni-a").InFlight > 0 {
+			busy++
+		}
+		if _, err := w.d.app.reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.everyoneTaken("a", w.users...)
+	w.idle()
+	for id, n := range w.taken("a") {
+		if n != 1 {
+			t.Errorf("%s was told %d times", id, n)
+		}
+	}
+	if busy < 3 {
+		t.Errorf("%d reloads, %d with deliveries under way: the test shows nothing", reloads, busy)
+	}
+	var attempts struct {
+		Attempts []struct {
+			Status int
+			Error  string
+		}
+	}
+	w.ask("GET", "/v1/organisations/uni-a/attempts?limit=1000", nil, &attempts)
+	for _, a := range attempts.Attempts {
+		if a.Status != http.StatusNoContent {
+			t.Errorf("an attempt ended with %d %s", a.Status, a.Error)
+		}
+	}
+	t.Logf("%d reloads, %d with deliveries under way, while %d were made", reloads, busy, len(attempts.Attempts))
+}
+
+// POST /-/reload is the same, and needs the token too.
+func TestReloadByItsOtherName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{})
+	for token, want := range map[string]int{"": http.StatusUnauthorized, "wrong-token-wrong-token": http.StatusUnauthorized, w.d.token: http.StatusOK} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.addr[1]+"/-/reload", http.NoBody)
+		w.must(err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		res, err := w.http.Do(req)
+		w.must(err)
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("answered %d, want %d", res.StatusCode, want)
+		}
+	}
+	if w.metric("dispatchd_config_last_reload_success_timestamp_seconds") < 1e9 {
+		t.Error("the metric has no time")
 	}
 }

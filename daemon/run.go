@@ -42,6 +42,9 @@ func run(args []string) int {
 		Check:    runCheck,
 		Demo:     runDemo,
 		Simulate: runSimulate,
+		Init: func(ctx context.Context, f cli.InitFlags) error {
+			return initialise(ctx, f, os.Stdout)
+		},
 		ConfigExample: func(context.Context) error {
 			_, err := os.Stdout.Write(config.Example())
 			return err

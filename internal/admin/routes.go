@@ -29,6 +29,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST /v1/registrations/pause", s.pauseRegistrations(true))
 	handle("POST /v1/registrations/resume", s.pauseRegistrations(false))
 	handle("POST /v1/reload", s.reload)
+	handle("POST /-/reload", s.reload) // as Prometheus and its kin call it
 	handle("POST /v1/recover", s.recoverLoss)
 	handle("GET /v1/log-level", s.logLevel)
 	handle("PUT /v1/log-level", s.setLogLevel)
@@ -93,7 +94,7 @@ func (s *Server) routes() http.Handler {
 
 // guarded reports whether the path needs the token.
 func guarded(path string) bool {
-	return path == "/v1" || strings.HasPrefix(path, "/v1/") || path == "/debug" || strings.HasPrefix(path, "/debug/")
+	return path == "/v1" || strings.HasPrefix(path, "/-/") || strings.HasPrefix(path, "/v1/") || path == "/debug" || strings.HasPrefix(path, "/debug/")
 }
 
 // unmatched says in our own words what the mux says in its own: no such path,

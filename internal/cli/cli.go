@@ -183,7 +183,7 @@ func parser(root *grammar, env Env) (*kong.Kong, error) {
 		}),
 	}
 	if env.Init != nil {
-		options = append(options, kong.DynamicCommand("init", "Make a first configuration file and its keys.", "run", &initCmd{}))
+		options = append(options, kong.DynamicCommand("init", "Make a configuration file, or with --config only the keys, where they are missing.", "run", &initCmd{}))
 	}
 	app, err := kong.New(root, options...)
 	if err != nil {

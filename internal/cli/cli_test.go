@@ -166,8 +166,9 @@ func TestHooks(t *testing.T) {
 		{"config example", "example"},
 		{"config show c.toml", "c.toml"},
 		{"config show --config d.toml", "d.toml"},
-		{"init", InitFlags{"."}},
-		{"init dir", InitFlags{"dir"}},
+		{"init", InitFlags{Dir: "."}},
+		{"init dir", InitFlags{Dir: "dir"}},
+		{"init --config c.toml", InitFlags{Dir: ".", Config: "c.toml"}},
 	} {
 		results := map[error]int{nil: 0}
 		if c.args == "check --config c.toml" {

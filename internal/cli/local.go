@@ -37,7 +37,9 @@ type SimulateFlags struct {
 
 // InitFlags are the arguments of `dispatchd init`.
 type InitFlags struct {
-	Dir string `arg:"" optional:"" help:"The directory to write into." default:"."`
+	Dir string `arg:"" optional:"" help:"The directory for config.toml, with its data below." default:"."`
+	// Config is a configuration file that is there; then Dir does not matter.
+	Config string `kong:"-"`
 }
 
 type serveCmd struct{}
@@ -130,7 +132,10 @@ type initCmd struct {
 }
 
 // Run implements the command.
-func (c *initCmd) Run(s *session) error { return s.env.Init(s.ctx, c.Flags) }
+func (c *initCmd) Run(s *session) error {
+	c.Flags.Config = s.Config
+	return s.env.Init(s.ctx, c.Flags)
+}
 
 type versionCmd struct{}
 
