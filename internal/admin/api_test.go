@@ -269,7 +269,14 @@ func TestImportTellsHowFarItIs(t *testing.T) {
 		}
 		return pw, bufio.NewReader(res.Body), func() { res.Body.Close() }
 	}
-	line := func(r *bufio.Reader) (l importLine) {
+	type heard struct {
+		Progress, Report *service.ImportReport
+		Problem          *struct {
+			Code, ID string
+			Report   *service.ImportReport
+		}
+	}
+	line := func(r *bufio.Reader) (l heard) {
 		text, err := r.ReadBytes('\n')
 		b.must(err)
 		b.must(json.Unmarshal(text, &l))

@@ -55,17 +55,27 @@ func (s *Server) around(next http.Handler) http.Handler {
 	})
 }
 
-// problems turns the error of a handler into a problem document.
+// problems bounds the time of a handler and turns its error into a problem
+// document.
 func (s *Server) problems(h handler) http.HandlerFunc {
+	long := s.lists(h)
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), workTimeout)
+		defer cancel()
+		long(w, r.WithContext(ctx))
+	}
+}
+
+// lists is problems without the bound: a list of any length may be sent, as long
+// as it goes on.
+func (s *Server) lists(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 {
 			// The read deadline is the body's; after it, reaching it would only
 			// look as if the client had gone.
 			setRead(http.NewResponseController(w), 0)
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), workTimeout)
-		defer cancel()
-		if err := h(w, r.WithContext(ctx)); err != nil {
+		if err := h(w, r); err != nil {
 			s.answer(w, r, s.failureOf(r, err))
 		}
 	}

@@ -13,16 +13,15 @@ import (
 // ndjson is the type of lists and of streamed progress.
 const ndjson = "application/x-ndjson"
 
-// importLine is one line of a streamed import: progress any number of times,
-// then either the report or the problem.
+// importLine is one line of a streamed import or sync: progress any number of
+// times, then either the report or the problem.
 type importLine struct {
-	Progress *service.ImportReport `json:"progress,omitempty"`
-	Report   *service.ImportReport `json:"report,omitempty"`
-	Problem  *problem              `json:"problem,omitempty"`
+	Progress any      `json:"progress,omitempty"`
+	Report   any      `json:"report,omitempty"`
+	Problem  *problem `json:"problem,omitempty"`
 }
 
-// importUsers takes a list of any length; it is never held as a whole. Whoever
-// accepts NDJSON hears how far it is.
+// importUsers affiliates everybody in a list.
 func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 	q, err := query(r, "announce")
 	if err != nil {
@@ -32,6 +31,48 @@ func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return s.takeList(w, r, func(body io.Reader, format service.Format, tell func(any)) (any, bool, error) {
+		var progress func(service.ImportReport)
+		if tell != nil {
+			progress = func(p service.ImportReport) {
+				p.BadLines = []service.BadLine{} // only the report lists them
+				tell(p)
+			}
+		}
+		report, err := s.o.Service.Import(r.Context(), by(r), r.PathValue("id"), body, format, announce, progress)
+		return report, report.Lines > 0, err
+	})
+}
+
+// syncUsers makes an organisation's users those of a list.
+func (s *Server) syncUsers(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r, "announce", "dry_run", "force")
+	if err != nil {
+		return err
+	}
+	var o service.SyncOptions
+	for key, to := range map[string]*bool{"announce": &o.Announce, "dry_run": &o.DryRun, "force": &o.Force} {
+		if *to, err = boolOf(q, key); err != nil {
+			return err
+		}
+	}
+	return s.takeList(w, r, func(body io.Reader, format service.Format, tell func(any)) (any, bool, error) {
+		var progress func(service.SyncReport)
+		if tell != nil {
+			progress = func(p service.SyncReport) {
+				p.BadLines = []service.BadLine{}
+				tell(p)
+			}
+		}
+		report, err := s.o.Service.Sync(r.Context(), by(r), r.PathValue("id"), body, format, o, progress)
+		return report, report.Lines > 0, err
+	})
+}
+
+// takeList takes a list of any length; it is never held as a whole. Whoever
+// accepts NDJSON hears how far it is. Do returns its report and whether there is
+// anything in it.
+func (s *Server) takeList(w http.ResponseWriter, r *http.Request, do func(body io.Reader, f service.Format, tell func(any)) (any, bool, error)) error {
 	var format service.Format
 	switch mediaType(r) {
 	case "text/csv":
@@ -44,15 +85,12 @@ func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 	rc := http.NewResponseController(w)
 	body := &steady{body: r.Body, rc: rc}
 	var told bool // the answer has begun
-	var progress func(service.ImportReport)
+	var tell func(any)
 	streamed := strings.Contains(r.Header.Get("Accept"), ndjson)
 	if streamed {
-		progress = func(p service.ImportReport) {
-			p.BadLines = []service.BadLine{} // only the report lists them
-			s.line(w, r, &told, importLine{Progress: &p})
-		}
+		tell = func(p any) { s.line(w, r, &told, importLine{Progress: p}) }
 	}
-	report, err := s.o.Service.Import(r.Context(), by(r), r.PathValue("id"), body, format, announce, progress)
+	report, something, err := do(body, format, tell)
 	if !body.began {
 		return err // not a word of the list was read
 	}
@@ -62,8 +100,8 @@ func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 	var f *failure
 	if err != nil {
 		f = s.failureOf(r, err)
-		if report.Lines > 0 {
-			f.report = &report
+		if something {
+			f.report = report
 		}
 	}
 	switch {
@@ -75,7 +113,7 @@ func (s *Server) importUsers(w http.ResponseWriter, r *http.Request) error {
 		doc := f.document(requestID(r))
 		s.line(w, r, &told, importLine{Problem: &doc})
 	default:
-		s.line(w, r, &told, importLine{Report: &report})
+		s.line(w, r, &told, importLine{Report: report})
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ type problem struct {
 	Problems []fieldProblem `json:"problems,omitempty"`
 	// ID is in the log too when the fault is ours.
 	ID string `json:"id"`
-	// Report is how far an import came.
-	Report *service.ImportReport `json:"report,omitempty"`
+	// Report is how far an import or a sync came.
+	Report any `json:"report,omitempty"`
 }
 
 type fieldProblem struct {
@@ -41,7 +41,7 @@ type failure struct {
 	detail   string
 	do       string
 	problems []fieldProblem
-	report   *service.ImportReport
+	report   any
 	retry    time.Duration // Retry-After; 0 for none
 }
 
@@ -70,7 +70,7 @@ func statusOf(c service.Code) int {
 		return http.StatusNotFound
 	case service.CodeInvalid:
 		return http.StatusBadRequest
-	case service.CodeReadOnly, service.CodeConflict:
+	case service.CodeReadOnly, service.CodeConflict, service.CodeSuppressed:
 		return http.StatusConflict
 	case service.CodeRateLimited:
 		return http.StatusTooManyRequests

@@ -48,10 +48,15 @@ func (s *Server) routes() http.Handler {
 	handle("GET /v1/organisations/{id}/secrets", s.secrets)
 
 	handle("GET /v1/organisations/{id}/users", s.users)
-	handle("POST /v1/organisations/{id}/users", s.importUsers)
+	mux.HandleFunc("POST /v1/organisations/{id}/users", s.lists(s.importUsers))
+	mux.HandleFunc("POST /v1/organisations/{id}/users/sync", s.lists(s.syncUsers))
 	handle("PUT /v1/organisations/{id}/users/{iD}", s.addUser)
 	handle("DELETE /v1/organisations/{id}/users/{iD}", s.removeUser)
 	handle("GET /v1/users/{iD}", s.user)
+	handle("GET /v1/users/{iD}/export", s.exportUser)
+	handle("DELETE /v1/users/{iD}", s.eraseUser)
+	handle("GET /v1/erasures/{job}", s.erasure)
+	handle("DELETE /v1/suppressions/{iD}", s.unsuppress)
 
 	handle("GET /v1/organisations/{id}/attempts", s.attempts)
 	handle("GET /v1/organisations/{id}/dead-letters", s.deadLetters)

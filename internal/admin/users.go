@@ -73,3 +73,47 @@ func (s *Server) user(w http.ResponseWriter, r *http.Request) error {
 	}
 	return s.send(w, r, http.StatusOK, story)
 }
+
+func (s *Server) exportUser(w http.ResponseWriter, r *http.Request) error {
+	id, err := researcher(r)
+	if err != nil {
+		return err
+	}
+	export, err := s.o.Service.ExportUser(r.Context(), by(r), id)
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, export)
+}
+
+func (s *Server) eraseUser(w http.ResponseWriter, r *http.Request) error {
+	id, err := researcher(r)
+	if err != nil {
+		return err
+	}
+	e, err := s.o.Service.EraseUser(r.Context(), by(r), id)
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusAccepted, e)
+}
+
+func (s *Server) erasure(w http.ResponseWriter, r *http.Request) error {
+	e, err := s.o.Service.Erasure(r.Context(), r.PathValue("job"))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, e)
+}
+
+func (s *Server) unsuppress(w http.ResponseWriter, r *http.Request) error {
+	id, err := researcher(r)
+	if err != nil {
+		return err
+	}
+	if err := s.o.Service.Unsuppress(r.Context(), by(r), id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -119,6 +119,11 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"user", "add", josiah},
 		{"user", "show", "nonsense"},
 		{"user", "import", "--org", "a"},
+		{"user", "sync", "x.csv"},
+		{"user", "erase", josiah},
+		{"user", "erase", "nonsense", "--yes"},
+		{"user", "export"},
+		{"user", "unsuppress", "nonsense"},
 		{"delivery", "log"},
 		{"delivery", "log", "a", "--channel", "fax"},
 		{"delivery", "purge", "a"},
@@ -295,7 +300,7 @@ func TestJSONIsTheAPIs(t *testing.T) {
 	for args, code := range map[string]int{
 		"org enable uni-a --channel email": 0, "user add nobody --org x": 2, "user add " + maria + " --org x": 1, "delivery replay uni-a": 0, "delivery purge uni-a --yes": 0,
 		"reload": 0, "recover --accept-loss": 1, "user import - --org uni-a": 1, "user remove " + maria + " --org uni-a": 1, "org show nobody --secrets": 1,
-		"user list --org nobody": 1, "org test uni-a": 0, "credential show main": 0,
+		"user list --org nobody": 1, "org test uni-a": 0, "credential show main": 0, "user sync - --org uni-a": 1, "user unsuppress " + maria: 1, "user erase 0000-0002-1694-233X --yes --wait 0s": 0, "user export " + josiah: 0,
 	} {
 		r := b.run("", append(strings.Fields(args), "--json")...)
 		if r.code != code || code < 2 && !json.Valid([]byte(r.out)) || code < 2 && r.err != "" {
@@ -308,7 +313,7 @@ func TestJSONIsTheAPIs(t *testing.T) {
 		}
 	}
 	r := b.run("orcid\n"+maria+"\nx\n", "user", "import", "-", "--org", "uni-a", "--json")
-	if r.code != 1 || r.out != `{"lines":2,"added":1,"known":0,"bad":1,"bad_lines":[{"line":3,"why":"\"x\": not an ORCID iD"}]}`+"\n" {
+	if r.code != 1 || r.out != `{"lines":2,"added":1,"known":0,"updated":0,"suppressed":0,"bad":1,"bad_lines":[{"line":3,"why":"\"x\": not an ORCID iD"}]}`+"\n" {
 		t.Errorf("import: %+v", r)
 	}
 }

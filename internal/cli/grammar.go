@@ -25,7 +25,7 @@ type grammar struct {
 	Recover recoverCmd `cmd:"" group:"change" help:"Go on with a Redis that forgot."`
 
 	Org          orgCmd          `cmd:"" group:"change" help:"Organisations: list, show, add, set, enable, pause, test …"`
-	User         userCmd         `cmd:"" group:"change" help:"Researchers: list, show, add, remove, import."`
+	User         userCmd         `cmd:"" group:"change" help:"Researchers: list, show, add, remove, import, sync, export, erase …"`
 	Delivery     deliveryCmd     `cmd:"" group:"change" help:"Attempts and dead letters: log, list, replay, purge."`
 	Registration registrationCmd `cmd:"" group:"change" help:"Registrations at ORCID: status, rearm, sync, pause, resume."`
 	Credential   credentialCmd   `cmd:"" group:"look" help:"ORCID credentials: list, show."`
@@ -56,6 +56,10 @@ type userCmd struct {
 	Add    userAddCmd    `cmd:"" help:"Affiliate a researcher with an organisation."`
 	Remove userRemoveCmd `cmd:"" help:"End an affiliation."`
 	Import userImportCmd `cmd:"" help:"Affiliate everybody in a list."`
+	Sync   userSyncCmd   `cmd:"" help:"Make an organisation's users those of a list."`
+	Export userExportCmd `cmd:"" help:"Print all that is held of a researcher, as JSON."`
+	Erase  userEraseCmd  `cmd:"" help:"Remove every trace of a researcher, here and at ORCID."`
+	Lift   userLiftCmd   `cmd:"" name:"unsuppress" help:"Let a researcher who was erased be added again."`
 }
 
 type deliveryCmd struct {

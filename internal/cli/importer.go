@@ -7,30 +7,67 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"dispatchd/internal/service"
 )
 
-type userImportCmd struct {
+// listFile is the list that a command sends.
+type listFile struct {
 	File     string `arg:"" help:"CSV with the header orcid,email,eppn,name (only orcid needed), or NDJSON; - reads standard input."`
 	Org      string `help:"The organisation." required:"" placeholder:"ID"`
 	Announce bool   `help:"Tell the organisation of everybody who is new (CREATED)."`
 	Format   string `help:"csv or ndjson. Default: by the file's name, else csv." enum:",csv,ndjson" default:"" placeholder:"FORMAT"`
 }
 
-// importLine is one line of the streamed answer.
-type importLine struct {
-	Progress *service.ImportReport `json:"progress"`
-	Report   json.RawMessage       `json:"report"`
-	Problem  json.RawMessage       `json:"problem"`
-}
+type userImportCmd struct{ listFile }
 
 // Run implements the command.
 func (c *userImportCmd) Run(s *session) error {
+	var report, last service.ImportReport
+	q := url.Values{}
+	if c.Announce {
+		q.Set("announce", "1")
+	}
+	return s.sendList(&c.listFile, sending{
+		path: at("organisations", c.Org, "users"), query: q, report: &report, progress: &last,
+		bar: func(b *bar) string {
+			return b.sentPart() + fmt.Sprintf("%s lines, %s new, %s bad", number(last.Lines), number(last.Added), number(last.Bad)) + b.pace(last.Lines)
+		},
+		how: func() (int, string) { return last.Lines, "run the same import again, it goes on where this one ended" },
+		show: func() error {
+			s.showReport(report)
+			return nil
+		},
+		bad: func() bool { return report.Bad > 0 },
+	})
+}
+
+// sending is one list on its way.
+type sending struct {
+	path             string
+	query            url.Values
+	report, progress any                  // are decoded into
+	bar              func(b *bar) string  // draws progress
+	how              func() (int, string) // how many lines are done, and what to do when it broke off
+	show             func() error         // shows the report
+	bad              func() bool          // whether the report is one of a failure
+}
+
+// importLine is one line of the streamed answer.
+type importLine struct {
+	Progress json.RawMessage `json:"progress"`
+	Report   json.RawMessage `json:"report"`
+	Problem  json.RawMessage `json:"problem"`
+}
+
+// sendList sends a list, draws how far the daemon is, and shows what it did.
+func (s *session) sendList(c *listFile, to sending) error {
 	in, size, err := c.open(s)
 	if err != nil {
 		return err
@@ -41,9 +78,9 @@ func (c *userImportCmd) Run(s *session) error {
 		return err
 	}
 	defer cl.close()
-	path := at("organisations", c.Org, "users")
-	if c.Announce {
-		path += "?announce=1"
+	path := to.path
+	if len(to.query) > 0 {
+		path += "?" + to.query.Encode()
 	}
 	body := &counted{r: in}
 	header := http.Header{
@@ -51,6 +88,7 @@ func (c *userImportCmd) Run(s *session) error {
 		// A refusal comes before the list is sent, not into the middle of it.
 		"Expect": {"100-continue"},
 	}
+	began := s.now()
 	res, err := cl.send(s.ctx, http.MethodPost, path, header, body)
 	if err != nil {
 		return err
@@ -61,37 +99,36 @@ func (c *userImportCmd) Run(s *session) error {
 		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)
 		}
-		return s.importFailed(raw, cl.failed(res, raw))
+		return s.listFailed(raw, cl.failed(res, raw), to)
 	}
 	if res.Header.Get("Content-Type") != "application/x-ndjson" {
 		return cl.notOurs(res)
 	}
-	bar := &bar{s: s, size: size, sent: &body.n}
-	raw, err := c.follow(res.Body, bar, cl)
+	bar := &bar{s: s, size: size, sent: &body.n, began: began}
+	raw, err := to.follow(res.Body, bar, cl)
 	bar.end()
 	var e *apiError
 	if errors.As(err, &e) {
-		return s.importFailed(e.raw, err)
+		return s.listFailed(e.raw, err, to)
 	}
 	if err != nil {
 		return err
 	}
-	var report service.ImportReport
-	if err := s.decode(raw, &report); err != nil {
+	if err := s.decode(raw, to.report); err != nil {
 		return err
 	}
 	if s.JSON {
 		s.printf("%s\n", raw)
-	} else {
-		s.showReport(report)
+	} else if err := to.show(); err != nil {
+		return err
 	}
-	if report.Bad > 0 {
+	if to.bad() {
 		return ExitCode(exitFail)
 	}
 	return nil
 }
 
-func (c *userImportCmd) open(s *session) (io.ReadCloser, int64, error) {
+func (c *listFile) open(s *session) (io.ReadCloser, int64, error) {
 	if c.File == "-" {
 		return io.NopCloser(s.env.Stdin), 0, nil
 	}
@@ -109,7 +146,7 @@ func (c *userImportCmd) open(s *session) (io.ReadCloser, int64, error) {
 	return f, st.Size(), nil
 }
 
-func (c *userImportCmd) mediaType() string {
+func (c *listFile) mediaType() string {
 	format := c.Format
 	if format == "" {
 		switch strings.ToLower(filepath.Ext(c.File)) {
@@ -124,13 +161,13 @@ func (c *userImportCmd) mediaType() string {
 }
 
 // follow reads the streamed answer to its report.
-func (c *userImportCmd) follow(r io.Reader, b *bar, cl *client) ([]byte, error) {
+func (to sending) follow(r io.Reader, b *bar, cl *client) ([]byte, error) {
 	lines := bufio.NewReader(r)
-	var last service.ImportReport
 	for {
 		text, err := lines.ReadBytes('\n')
 		if err != nil {
-			return nil, fmt.Errorf("the connection to dispatchd at %s broke after %s lines; run the same import again, it is safe to repeat: %w", cl.shown, number(last.Lines), err)
+			n, what := to.how()
+			return nil, fmt.Errorf("the connection to dispatchd at %s broke after %s lines; %s: %w", cl.shown, number(n), what, err)
 		}
 		var line importLine
 		if err := json.Unmarshal(text, &line); err != nil {
@@ -138,8 +175,10 @@ func (c *userImportCmd) follow(r io.Reader, b *bar, cl *client) ([]byte, error) 
 		}
 		switch {
 		case line.Progress != nil:
-			last = *line.Progress
-			b.draw(last)
+			if err := json.Unmarshal(line.Progress, to.progress); err != nil {
+				return nil, fmt.Errorf("the daemon's answer is not understood: %w", err)
+			}
+			b.draw(to.bar)
 		case line.Report != nil:
 			return line.Report, nil
 		case line.Problem != nil:
@@ -152,27 +191,36 @@ func (c *userImportCmd) follow(r io.Reader, b *bar, cl *client) ([]byte, error) 
 	}
 }
 
-// importFailed shows a failed import, with how far it came.
-func (s *session) importFailed(raw []byte, err error) error {
+// listFailed shows a list that failed, with how far it came.
+func (s *session) listFailed(raw []byte, err error, to sending) error {
 	if s.JSON {
 		return s.raw(append(raw, '\n'), err)
 	}
 	var e *apiError
-	var report service.ImportReport
-	if errors.As(err, &e) && len(e.Report) > 0 && json.Unmarshal(e.Report, &report) == nil {
-		s.showReport(report)
+	if errors.As(err, &e) && len(e.Report) > 0 && json.Unmarshal(e.Report, to.report) == nil {
+		if err := to.show(); err != nil {
+			return err
+		}
 	}
 	return err
 }
 
 func (s *session) showReport(r service.ImportReport) {
+	s.showBadLines(r)
+	text := fmt.Sprintf("%s: %s new, %s known, %s bad", count(r.Lines, "line", "lines"), number(r.Added), number(r.Known), number(r.Bad))
+	if r.Suppressed > 0 {
+		text += fmt.Sprintf(", %s on the suppression list", number(r.Suppressed))
+	}
+	s.printf("%s\n", text)
+}
+
+func (s *session) showBadLines(r service.ImportReport) {
 	for _, b := range r.BadLines {
 		wrap(s.env.Stdout, fmt.Sprintf("line %d: ", b.Line), "  ", b.Why)
 	}
 	if more := r.Bad - len(r.BadLines); more > 0 {
 		s.printf("… and %s more bad lines\n", number(more))
 	}
-	s.printf("%s: %s new, %s known, %s bad\n", count(r.Lines, "line", "lines"), number(r.Added), number(r.Known), number(r.Bad))
 }
 
 // counted counts what was read, for the progress bar.
@@ -193,22 +241,47 @@ type bar struct {
 	s     *session
 	size  int64 // of the file; 0 when nobody knows
 	sent  *atomic.Int64
+	began time.Time
+	part  float64 // done of all, as drawn last; 0 when nobody knows
 	drawn bool
 }
 
-func (b *bar) draw(p service.ImportReport) {
+func (b *bar) draw(text func(*bar) string) {
 	if !b.s.env.IsTerminal(b.s.env.Stderr) {
 		return
 	}
-	text := fmt.Sprintf("%s lines, %s new, %s bad", number(p.Lines), number(p.Added), number(p.Bad))
-	if b.size > 0 {
-		const full = 24
-		part := min(b.sent.Load(), b.size)
-		done := int(part * full / b.size)
-		text = fmt.Sprintf("[%s%s] %3d%%  %s", strings.Repeat("#", done), strings.Repeat(".", full-done), part*100/b.size, text)
-	}
-	fmt.Fprintf(b.s.env.Stderr, "\r\x1b[K%s", clip(text, width-1))
+	fmt.Fprintf(b.s.env.Stderr, "\r\x1b[K%s", clip(text(b), width-1))
 	b.drawn = true
+}
+
+// meter draws how much is done.
+func (b *bar) meter(part float64) string {
+	const full = 16
+	b.part = min(max(part, 0), 1)
+	done := int(b.part * full)
+	return fmt.Sprintf("[%s%s] %3.0f%%  ", strings.Repeat("#", done), strings.Repeat(".", full-done), b.part*100)
+}
+
+// sentPart is the meter of what was sent of the file.
+func (b *bar) sentPart() string {
+	if b.size <= 0 {
+		return ""
+	}
+	return b.meter(float64(b.sent.Load()) / float64(b.size))
+}
+
+// pace says how many a second and how long it will take; nothing in the first
+// second.
+func (b *bar) pace(done int) string {
+	took := b.s.now().Sub(b.began)
+	if took < time.Second || done == 0 {
+		return ""
+	}
+	text := fmt.Sprintf(", %s/s", number(int(float64(done)/took.Seconds())))
+	if b.part > 0.01 && b.part < 1 {
+		text += ", " + span(time.Duration(float64(took)*(1-b.part)/b.part)) + " left"
+	}
+	return text
 }
 
 func (b *bar) end() {

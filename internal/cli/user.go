@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/service"
@@ -112,46 +110,6 @@ func researcher(text string) (orcid.ID, error) {
 		return id, usage("%s", err)
 	}
 	return id, nil
-}
-
-type userShowCmd struct {
-	ID string `arg:"" name:"orcid" help:"The researcher's ORCID iD."`
-}
-
-// Run implements the command.
-func (c *userShowCmd) Run(s *session) error {
-	id, err := researcher(c.ID)
-	if err != nil {
-		return err
-	}
-	var story service.Story
-	if show, err := s.ask(http.MethodGet, at("users", id.String()), nil, &story); !show {
-		return err
-	}
-	s.printf("%s, last ping %s\n", story.ORCID, clock(story.LastPing))
-	if len(story.Registrations) == 0 {
-		s.printf("\nNot registered at ORCID.\n")
-	} else {
-		s.printf("\n")
-		var rows [][]string
-		for _, r := range story.Registrations {
-			rows = append(rows, []string{r.Credential, r.State, clock(r.Since), strconv.Itoa(r.Epoch), strconv.Itoa(r.Tries), statusWord(r.Status)})
-		}
-		table(s.env.Stdout, "", []column{
-			{title: "CREDENTIAL", least: 10}, {title: "AT ORCID"}, {title: "SINCE"}, {title: "EPOCH", right: true}, {title: "FAILED", right: true}, {title: "ORCID SAID"},
-		}, rows)
-	}
-	for _, a := range story.Affiliations {
-		s.printf("\n")
-		who := strings.Join(nonEmpty(a.Name, a.Email, a.EPPN), ", ")
-		wrap(s.env.Stdout, "", "  ", fmt.Sprintf("%s, user since %s: %s", a.Org, clock(a.AffiliatedAt), orDash(who)))
-		if len(a.Attempts) == 0 {
-			s.printf("  no attempts in the log\n")
-			continue
-		}
-		s.attemptTable("  ", a.Attempts, false)
-	}
-	return nil
 }
 
 func nonEmpty(list ...string) (out []string) {

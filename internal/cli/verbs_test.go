@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"dispatchd/internal/admin"
 	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/service"
 )
@@ -91,6 +93,82 @@ func TestUser(t *testing.T) {
 	tr.do("", "user", "remove", josiah, "--org", "uni-a")
 	tr.do("", "user", "remove", josiah, "--org", "uni-a")
 	tr.compare("user")
+}
+
+func TestSync(t *testing.T) {
+	t.Parallel()
+	tr := &transcript{bundle: setup(t)}
+	tr.addOrg("uni-a")
+	list := "orcid,name\n"
+	for i := range uint64(20) {
+		id, err := orcid.FromBase(1000 + i)
+		tr.must(err)
+		list += id.String() + ",Researcher\n"
+	}
+	lines := strings.SplitAfter(list, "\n")
+	without := func(n int) string { return lines[0] + strings.Join(lines[1+n:], "") }
+	tr.do(list, "user", "sync", "-", "--org", "uni-a")
+	tr.do(list, "user", "sync", "-", "--org", "uni-a")
+	tr.clock.Add(3_600_000)
+	tr.do(without(1)+maria+",María\n", "user", "sync", "-", "--org", "uni-a", "--dry-run")
+	tr.do(without(1)+maria+",María\n", "user", "sync", "-", "--org", "uni-a")
+	tr.do(without(3), "user", "sync", "-", "--org", "uni-a", "--dry-run")
+	tr.do(without(3), "user", "sync", "-", "--org", "uni-a")
+	tr.do(without(3), "user", "sync", "-", "--org", "uni-a", "--force")
+	tr.do(without(4)+"0000-0002-1825-0098,wrong check digit\n", "user", "sync", "-", "--org", "uni-a")
+	tr.do(without(4)+lines[4][:19]+",bad\x01name\n", "user", "sync", "-", "--org", "uni-a")
+	tr.do("orcid\n", "user", "sync", "-", "--org", "nobody")
+	tr.do("shoe\n", "user", "sync", "-", "--org", "uni-a")
+	tr.compare("sync")
+}
+
+func TestErase(t *testing.T) {
+	t.Parallel()
+	tr := &transcript{bundle: setup(t)}
+	tr.addOrg("uni-a")
+	tr.addOrg("uni-b")
+	tr.run("", "user", "add", josiah, "--org", "uni-a", "--name", "Josiah Carberry", "--email", "jc@a.example")
+	tr.run("", "user", "add", josiah, "--org", "uni-b", "--eppn", "jc@b.example")
+	tr.attempt("uni-a", 218250_09, event.Dead, 400, "the receiver answered 400 Bad Request", "")
+	tr.attempt("uni-b", 218250_09, event.Retry, 503, "the receiver answered 503", "")
+	ctx := context.Background()
+	id, err := orcid.Parse(josiah)
+	tr.must(err)
+	save := func(state event.RegState, epoch, tries, status int) {
+		u, err := tr.store.User(ctx, id)
+		tr.must(err)
+		u.Registrations = []event.Registration{{Credential: "main", State: state, Epoch: epoch, Base: 1, Tries: tries, Status: status, Changed: tr.now()}}
+		_, err = tr.store.SaveUser(ctx, *u, time.Time{})
+		tr.must(err)
+	}
+	save(event.RegPutting, 1, 2, 503)
+	save(event.RegAlive, 2, 0, 0)
+	tr.must(tr.store.AddChecks(ctx, []event.Check{{Kind: event.CheckBaseline, ORCID: id, Credential: "main", At: tr.now().Add(time.Hour)}}))
+	tr.do("", "user", "show", josiah)
+	var export service.Export
+	tr.must(json.Unmarshal([]byte(tr.run("", "user", "export", josiah).out), &export))
+	if export.ORCID != id || len(export.Affiliations) != 2 || len(export.History) != 2 || len(export.Watched) != 1 || len(export.NotHere) == 0 {
+		t.Errorf("%+v", export)
+	}
+	tr.do("", "user", "export", maria)
+	tr.do("", "user", "erase", josiah, "--yes", "--wait", "0s")
+	tr.do("", "user", "show", josiah)
+	tr.do("", "user", "unsuppress", josiah)
+	u, err := tr.store.User(ctx, id)
+	tr.must(err)
+	u.Registrations = nil // as the user's actor does when ORCID has confirmed
+	_, err = tr.store.SaveUser(ctx, *u, time.Time{})
+	tr.must(err)
+	tr.clock.Add(600_000) // what is on its way ends
+	tr.runJobs()
+	tr.do("", "user", "show", josiah)
+	tr.do("", "user", "add", josiah, "--org", "uni-a")
+	tr.do("orcid\n"+josiah+"\n", "user", "import", "-", "--org", "uni-a")
+	tr.do("", "user", "unsuppress", josiah)
+	tr.do("", "user", "unsuppress", josiah)
+	tr.do("", "user", "show", josiah)
+	tr.do("", "user", "add", josiah, "--org", "uni-a")
+	tr.compare("erase")
 }
 
 func TestDelivery(t *testing.T) {

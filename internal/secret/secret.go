@@ -1,12 +1,14 @@
 // Package secret owns how secrets are held: a text type that never prints
 // itself, and the box that encrypts recoverable secrets before they reach
-// Redis (AES-256-GCM under the master key).
+// Redis (AES-256-GCM under the master key) and hashes what is only to be
+// recognised (HMAC-SHA-256).
 package secret
 
 import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -50,7 +52,10 @@ func (t Text) LogValue() slog.Value { return slog.StringValue(t.String()) }
 var ErrSealed = errors.New("sealed secret cannot be opened with this master key")
 
 // Box seals and opens recoverable secrets. It is safe for concurrent use.
-type Box struct{ aead cipher.AEAD }
+type Box struct {
+	aead    cipher.AEAD
+	hashKey []byte
+}
 
 // NewBox makes a Box of the master key, which must have at least 32 bytes.
 func NewBox(master []byte) (*Box, error) {
@@ -69,7 +74,20 @@ func NewBox(master []byte) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the box: %w", err)
 	}
-	return &Box{aead}, nil
+	hashKey, err := hkdf.Key(sha256.New, master, nil, "dispatchd keyed hash v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the hash key: %w", err)
+	}
+	return &Box{aead, hashKey}, nil
+}
+
+// Hash returns 16 bytes by which text is recognised by whoever has the master
+// key, and by nobody else. The use keeps hashes of different tables apart; it
+// must hold no zero byte.
+func (b *Box) Hash(use, text string) []byte {
+	h := hmac.New(sha256.New, b.hashKey)
+	h.Write([]byte(use + "\x00" + text)) // a hash never fails (documentation of hash.Hash)
+	return h.Sum(nil)[:16]
 }
 
 const sealedPrefix = "s1:"

@@ -16,8 +16,9 @@ type Code string
 const (
 	CodeNotFound    Code = "not_found"
 	CodeInvalid     Code = "invalid"
-	CodeReadOnly    Code = "read_only" // owned by the configuration file
-	CodeConflict    Code = "conflict"  // exists already, or another's
+	CodeReadOnly    Code = "read_only"  // owned by the configuration file
+	CodeConflict    Code = "conflict"   // exists already, or another's
+	CodeSuppressed  Code = "suppressed" // the researcher asked to be erased
 	CodeRateLimited Code = "rate_limited"
 	CodeUnavailable Code = "unavailable" // Redis is away; nothing was changed for sure
 	CodeForgot      Code = "redis_forgot"
@@ -75,6 +76,16 @@ func Explain(doing string, err error) error {
 		return err
 	case errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, store.ErrSuppressed):
+		return &Error{
+			Code: CodeSuppressed, What: "This researcher asked to be erased and is on the suppression list.",
+			Do: "If they want to be told about again, run `dispatchd user unsuppress` first.", Err: fmt.Errorf("%s: %w", doing, err),
+		}
+	case errors.Is(err, store.ErrDamaged):
+		return &Error{
+			Code: CodeConflict, What: "The stored record of this researcher is damaged.",
+			Do: "Erase it with `dispatchd user erase`, lift that with `dispatchd user unsuppress`, and add the researcher again.", Err: fmt.Errorf("%s: %w", doing, err),
+		}
 	case errors.Is(err, store.ErrForgot):
 		return &Error{
 			Code: CodeForgot, What: "Redis is not the one this installation knows (it was emptied, rolled back, or exchanged).",

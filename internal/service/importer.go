@@ -1,17 +1,10 @@
 package service
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/store"
@@ -32,14 +25,26 @@ type BadLine struct {
 	Why  string `json:"why"`
 }
 
-// ImportReport is what an import did so far. Lines = Added + Known + Bad.
+// ImportReport is what an import did so far. Lines = Added + Known + Suppressed
+// + Bad.
 type ImportReport struct {
-	Lines int `json:"lines"`
-	Added int `json:"added"`
-	Known int `json:"known"` // were users already; their data was updated
-	Bad   int `json:"bad"`
+	Lines      int `json:"lines"`
+	Added      int `json:"added"`
+	Known      int `json:"known"`      // were users already
+	Updated    int `json:"updated"`    // of Known: their data was updated
+	Suppressed int `json:"suppressed"` // asked to be erased: not taken
+	Bad        int `json:"bad"`
 	// BadLines holds the first bad lines, at most 1,000.
 	BadLines []BadLine `json:"bad_lines"`
+}
+
+// bad counts a line that is not imported.
+func (r *ImportReport) bad(line int, why error) {
+	r.Lines++
+	r.Bad++
+	if len(r.BadLines) < maxBadLines {
+		r.BadLines = append(r.BadLines, BadLine{line, why.Error()})
+	}
 }
 
 const (
@@ -48,25 +53,31 @@ const (
 	maxImportLine = 64 << 10
 )
 
+// errDamagedUser is what an import says of a user whose record it cannot read.
+var errDamagedUser = errors.New("the stored record of this researcher is damaged; erase it with `dispatchd user erase` and add the researcher again")
+
 // Import affiliates every researcher of a list with an organisation. Good lines
 // are imported, bad ones reported with their number. CREATED events are sent
-// only with announce. Progress, when not nil, is called after every batch. An
-// import that is cut off has imported what its last report says, and can be
-// repeated as a whole.
+// only with announce. Progress, when not nil, is called after every batch. The
+// list is never held as a whole. An import that is cut off has imported what its
+// last report says; repeating it as a whole does what is left and changes
+// nothing else.
 func (s *Service) Import(ctx context.Context, by By, orgID string, r io.Reader, f Format, announce bool, progress func(ImportReport)) (ImportReport, error) {
-	report := ImportReport{BadLines: []BadLine{}}
 	if _, err := s.get(orgID); err != nil {
-		return report, err
+		return ImportReport{BadLines: []BadLine{}}, err
 	}
-	var batch []store.Affiliated
+	report, err := s.affiliateList(ctx, orgID, r, f, announce, progress)
+	s.audit(by, "users imported", "org", orgID, "lines", report.Lines, "added", report.Added, "known", report.Known,
+		"suppressed", report.Suppressed, "bad", report.Bad, "announce", announce)
+	return report, err
+}
+
+// affiliateList is what Import and Sync have in common.
+func (s *Service) affiliateList(ctx context.Context, orgID string, r io.Reader, f Format, announce bool, progress func(ImportReport)) (ImportReport, error) {
+	report := ImportReport{BadLines: []BadLine{}}
+	batch := make([]store.Affiliated, 0, importBatch)
+	lines := make([]int, 0, importBatch)
 	now := s.o.Store.Now()
-	bad := func(line int, why error) {
-		report.Lines++
-		report.Bad++
-		if len(report.BadLines) < maxBadLines {
-			report.BadLines = append(report.BadLines, BadLine{line, why.Error()})
-		}
-	}
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -75,267 +86,88 @@ func (s *Service) Import(ctx context.Context, by By, orgID string, r io.Reader, 
 			return err
 		}
 		s.leaving.RLock()
-		added, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
+		joined, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
 		s.leaving.RUnlock()
 		if err != nil {
 			return Explain("affiliate users", err)
 		}
-		for _, isNew := range added {
-			report.Lines++
-			if isNew {
+		for i, fate := range joined {
+			switch fate {
+			case store.JoinDamaged:
+				report.bad(lines[i], errDamagedUser)
+				continue
+			case store.JoinAdded:
 				report.Added++
-			} else {
+			case store.JoinSuppressed:
+				report.Suppressed++
+			case store.JoinUpdated:
+				report.Updated++
+				report.Known++
+			case store.JoinSame, store.JoinUnknown:
 				report.Known++
 			}
+			report.Lines++
 		}
-		batch = batch[:0]
+		batch, lines = batch[:0], lines[:0]
 		if progress != nil {
 			progress(report)
 		}
 		return nil
 	}
-	take := func(line int, text string, p Person) error {
-		id, err := orcid.Parse(text)
-		if err == nil {
-			err = p.check()
-		}
-		if err != nil {
-			bad(line, err)
-			return nil
-		}
-		batch = append(batch, affiliated(orgID, id, p, now, announce))
-		if len(batch) < importBatch {
-			return nil
-		}
-		return flush()
-	}
-	var err error
-	switch f {
-	case CSV:
-		err = readCSV(r, take, bad)
-	case NDJSON:
-		err = readNDJSON(r, take, bad)
-	default:
-		err = invalid("The import has an unknown format.", fmt.Errorf("%q is neither csv nor ndjson", f))
-	}
+	err := readList(r, f, listReader{
+		take: func(line int, id orcid.ID, p Person) error {
+			batch, lines = append(batch, affiliated(orgID, id, p, now, announce)), append(lines, line)
+			if len(batch) < importBatch {
+				return nil
+			}
+			return flush()
+		},
+		bad: func(line int, _ orcid.ID, why error) { report.bad(line, why) },
+	})
 	if err == nil {
 		err = flush()
 	}
-	s.audit(by, "users imported", "org", orgID, "lines", report.Lines, "added", report.Added, "known", report.Known, "bad", report.Bad, "announce", announce)
-	if err != nil {
-		var own *Error
-		if !errors.As(err, &own) {
-			err = invalid("The list could not be read to its end.", err)
-		}
-		return report, err
-	}
-	return report, nil
+	return report, listError(err)
 }
 
-// readCSV calls take for every record and bad for every line that is none.
-func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, error)) error {
-	br := bufio.NewReaderSize(r, maxImportLine)
-	if bom, err := br.Peek(3); err == nil && bytes.Equal(bom, []byte("\xef\xbb\xbf")) {
-		if _, err := br.Discard(3); err != nil {
-			return err
-		}
-	}
-	head, err := br.Peek(1)
-	if errors.Is(err, io.EOF) || len(head) == 0 {
-		return invalid("The list is empty.", errors.New("the first line must be a header such as orcid,email,eppn,name"))
-	}
-	comma := delimiter(br)
-	lines := &lineReader{src: br}
-	cr := csv.NewReader(lines)
-	cr.Comma = comma
-	cr.FieldsPerRecord = -1
-	cr.ReuseRecord = true
-	var columns map[string]int
-	width := 0
-	for {
-		err := lines.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		var rec []string
-		if err == nil {
-			rec, err = cr.Read()
-		}
-		var pe *csv.ParseError
-		switch {
-		case errors.Is(err, io.EOF): // an empty line
-			continue
-		case errors.As(err, &pe), errors.Is(err, errLongLine):
-			if columns == nil {
-				return invalid("The list has no readable header.", fmt.Errorf("line %d: %w", lines.line, plainly(err)))
-			}
-			bad(lines.line, plainly(err))
-			continue
-		case err != nil:
-			return err
-		}
-		if columns == nil {
-			if columns, err = columnsOf(rec); err != nil {
-				return invalid("The header of the list is not right.", err)
-			}
-			width = len(rec)
-			continue
-		}
-		if len(rec) != width {
-			bad(lines.line, fmt.Errorf("has %d fields, the header has %d", len(rec), width))
-			continue
-		}
-		get := func(name string) string {
-			if i, ok := columns[name]; ok {
-				return strings.TrimSpace(rec[i])
-			}
-			return ""
-		}
-		p := Person{Email: strings.Clone(get("email")), EPPN: strings.Clone(get("eppn")), Name: strings.Clone(get("name"))}
-		if err := take(lines.line, get("orcid"), p); err != nil {
-			return err
-		}
-	}
-	if columns == nil {
-		return invalid("The list has no readable header.", errors.New("all its lines are empty"))
-	}
-	return nil
-}
-
-var errLongLine = fmt.Errorf("has more than %d bytes", maxImportLine)
-
-// plainly leaves out where in its input, which is one line, the parser was.
-func plainly(err error) error {
-	var pe *csv.ParseError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
-
-// lineReader gives a CSV parser one line at a time, each of which ends like a
-// file: a quote that is never closed spoils its own line, not all that follow.
-// No value of ours may hold a line break anyway.
-type lineReader struct {
-	src  *bufio.Reader
-	rest []byte // of the current line
-	line int    // its number
-}
-
-// next goes to the next line; io.EOF means that there is none.
-func (l *lineReader) next() error {
-	text, err := l.src.ReadSlice('\n')
-	if len(text) == 0 && err != nil {
+// listError says in words that a list could not be read, when nobody has said
+// yet what is wrong.
+func listError(err error) error {
+	var own *Error
+	if err == nil || errors.As(err, &own) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	l.line++
-	long := false
-	for errors.Is(err, bufio.ErrBufferFull) {
-		long = true
-		_, err = l.src.ReadSlice('\n')
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if long {
-		l.rest = nil
-		return errLongLine
-	}
-	l.rest = text
-	return nil
+	return invalid("The list could not be read to its end.", err)
 }
 
-// Read implements io.Reader.
-func (l *lineReader) Read(p []byte) (int, error) {
-	if len(l.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, l.rest)
-	l.rest = l.rest[n:]
-	return n, nil
+// listReader takes what a list holds.
+type listReader struct {
+	// take gets every good line; its error ends the reading.
+	take func(line int, id orcid.ID, p Person) error
+	// bad gets every other line, with the iD where it could be read.
+	bad func(line int, id orcid.ID, why error)
 }
 
-// delimiter guesses what the header is separated by: spreadsheets in many
-// countries write semicolons.
-func delimiter(br *bufio.Reader) rune {
-	head, err := br.Peek(min(br.Buffered(), 4096))
-	if err != nil && len(head) == 0 {
-		return ','
+// readList reads a list to its end.
+func readList(r io.Reader, f Format, to listReader) error {
+	take := func(line int, text string, p Person) error {
+		id, err := orcid.Parse(text)
+		if err != nil {
+			to.bad(line, orcid.ID{}, err)
+			return nil
+		}
+		if err := p.check(); err != nil {
+			to.bad(line, id, err)
+			return nil
+		}
+		return to.take(line, id, p)
 	}
-	line, _, _ := bytes.Cut(head, []byte{'\n'})
-	best, most := ',', bytes.Count(line, []byte{','})
-	for _, c := range []byte{';', '\t'} {
-		if n := bytes.Count(line, []byte{c}); n > most {
-			best, most = rune(c), n
-		}
+	bad := func(line int, why error) { to.bad(line, orcid.ID{}, why) }
+	switch f {
+	case CSV:
+		return readCSV(r, take, bad)
+	case NDJSON:
+		return readNDJSON(r, take, bad)
 	}
-	return best
-}
-
-var knownColumns = []string{"orcid", "email", "eppn", "name"}
-
-func columnsOf(header []string) (map[string]int, error) {
-	columns := map[string]int{}
-	for i, h := range header {
-		name := strings.ToLower(strings.TrimSpace(h))
-		if !slices.Contains(knownColumns, name) {
-			return nil, fmt.Errorf("unknown column %q; known are %s", clip(h), strings.Join(knownColumns, ", "))
-		}
-		if _, twice := columns[name]; twice {
-			return nil, fmt.Errorf("column %q comes twice", name)
-		}
-		columns[name] = i
-	}
-	if _, ok := columns["orcid"]; !ok {
-		return nil, errors.New("there is no column orcid")
-	}
-	return columns, nil
-}
-
-// readNDJSON is readCSV for one JSON object a line.
-func readNDJSON(r io.Reader, take func(int, string, Person) error, bad func(int, error)) error {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 0, 4096), maxImportLine)
-	line := 0
-	for sc.Scan() {
-		line++
-		text := bytes.TrimSpace(sc.Bytes())
-		if len(text) == 0 {
-			continue
-		}
-		var in struct {
-			ORCID string `json:"orcid"`
-			Person
-		}
-		dec := json.NewDecoder(bytes.NewReader(text))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&in); err != nil {
-			bad(line, fmt.Errorf("is not the expected JSON: %s", strings.TrimPrefix(err.Error(), "json: ")))
-			continue
-		}
-		if dec.More() {
-			bad(line, errors.New("has more than one JSON value"))
-			continue
-		}
-		if err := take(line, in.ORCID, in.Person); err != nil {
-			return err
-		}
-	}
-	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d has more than %d bytes", line+1, maxImportLine)
-	}
-	return sc.Err()
-}
-
-// clean reports whether s is UTF-8 without control characters.
-func clean(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 })
-}
-
-// clip keeps an error readable whatever was fed in.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "…"
-	}
-	return s
+	return invalid("The import has an unknown format.", fmt.Errorf("%q is neither csv nor ndjson", f))
 }

@@ -51,9 +51,10 @@ type runner struct {
 func (r *runner) init() { r.busy = map[string]bool{} }
 
 // lockOf names what a job has for itself while it runs: its organisation,
-// except for a notice, which changes nothing and may have to wait for long.
+// except for a notice and an erasure, which bother no organisation's others and
+// may have to wait for long.
 func lockOf(j store.Job) string {
-	if j.Kind == jobNotice {
+	if j.Kind == jobNotice || j.Kind == jobErase {
 		return j.ID
 	}
 	return j.Org
@@ -229,6 +230,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.replayJob(ctx, j)
 	case jobNotice:
 		return s.noticeJob(ctx, j)
+	case jobErase:
+		return s.eraseJob(ctx, j)
 	case jobRearm, jobLook:
 		return s.sweepJob(ctx, j)
 	}

@@ -170,10 +170,11 @@ func (s *Service) sweepUsers(ctx context.Context, j *store.Job, orgID, credentia
 		}
 		return nil
 	}
-	users, err := s.o.Store.Users(ctx, ids)
+	users, damaged, err := s.o.Store.ReadableUsers(ctx, ids)
 	if err != nil {
 		return fmt.Errorf("read users: %w", err)
 	}
+	j.Failed += int64(len(damaged))
 	for _, u := range users {
 		if u == nil || madeSince(u, credential, j) {
 			continue

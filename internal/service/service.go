@@ -121,8 +121,10 @@ type Service struct {
 	// leaving keeps people from joining while somebody leaves: what waits for
 	// who left is cancelled, and must not be what who came back is owed.
 	leaving sync.RWMutex
-	tested  testedAt
-	jobs    runner
+	// began is when a sync begins to read its list; another in tests.
+	began  func() time.Time
+	tested testedAt
+	jobs   runner
 }
 
 // New checks the options.
@@ -131,6 +133,7 @@ func New(o Options) (*Service, error) {
 		return nil, errors.New("service: Store, Directory, Hints, Tester, Credentials, Logger and Panics must be set")
 	}
 	s := &Service{o: o, log: o.Logger.With("component", "service")}
+	s.began = o.Store.Now
 	s.tested.last = map[string]time.Time{}
 	s.jobs.init()
 	return s, nil

@@ -83,6 +83,28 @@ func (s *Service) RemoveUser(ctx context.Context, by By, orgID string, id orcid.
 	return nil
 }
 
+// removeUsers is RemoveUser for a batch, and returns how many were users.
+func (s *Service) removeUsers(ctx context.Context, orgID string, ids []orcid.ID) (int, error) {
+	s.leaving.Lock()
+	defer s.leaving.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	removed, err := s.o.Store.UnaffiliateAll(ctx, orgID, ids, s.o.Store.Now())
+	if err != nil {
+		return 0, Explain("remove users", err)
+	}
+	if err := s.o.Store.CancelUsers(ctx, orgID, ids); err != nil {
+		return 0, Explain("cancel what waits for the users", err)
+	}
+	n := 0
+	for i, gone := range removed {
+		if gone {
+			n++
+			s.o.Hints.HintUser(ids[i], false)
+		}
+	}
+	return n, nil
+}
+
 // UserPage is one page of an organisation's users.
 type UserPage struct {
 	Users []UserRow `json:"users"`
@@ -111,11 +133,14 @@ func (s *Service) Users(ctx context.Context, orgID, cursor string, n int) (UserP
 	if err != nil {
 		return UserPage{}, Explain("list users", err)
 	}
-	users, err := s.o.Store.Users(ctx, ids)
+	users, damaged, err := s.o.Store.ReadableUsers(ctx, ids)
 	if err != nil {
 		return UserPage{}, Explain("read users", err)
 	}
 	page := UserPage{Users: []UserRow{}, Next: next}
+	for _, id := range damaged {
+		page.Users = append(page.Users, UserRow{ORCID: id, Registration: "damaged"})
+	}
 	for _, u := range users {
 		if u == nil {
 			continue // leaving right now
@@ -141,67 +166,6 @@ func registrationWord(u *event.User, credential string) string {
 		}
 	}
 	return word
-}
-
-// Story is everything known of one researcher.
-type Story struct {
-	ORCID         orcid.ID            `json:"orcid"`
-	LastPing      time.Time           `json:"last_ping,omitzero"`
-	Affiliations  []StoryAffiliation  `json:"affiliations"`
-	Registrations []StoryRegistration `json:"registrations"`
-}
-
-// StoryAffiliation is one affiliation with its latest attempts.
-type StoryAffiliation struct {
-	Org          string          `json:"org"`
-	Email        string          `json:"email,omitempty"`
-	EPPN         string          `json:"eppn,omitempty"`
-	Name         string          `json:"name,omitempty"`
-	AffiliatedAt time.Time       `json:"affiliated_at"`
-	Attempts     []event.Attempt `json:"attempts"`
-}
-
-// StoryRegistration is one row at ORCID.
-type StoryRegistration struct {
-	Credential string    `json:"credential"`
-	State      string    `json:"state"`
-	Epoch      int       `json:"epoch"`
-	Since      time.Time `json:"since"`
-	Tries      int       `json:"failed_tries,omitempty"`
-	Status     int       `json:"last_status,omitempty"`
-}
-
-// User returns the whole story of one researcher.
-func (s *Service) User(ctx context.Context, id orcid.ID) (Story, error) {
-	u, err := s.o.Store.User(ctx, id)
-	if err != nil {
-		return Story{}, Explain("read the user", err)
-	}
-	if u == nil {
-		return Story{}, notFound("Nothing is known of %s.", id)
-	}
-	story := Story{ORCID: id, LastPing: u.LastPing, Affiliations: []StoryAffiliation{}, Registrations: []StoryRegistration{}}
-	for _, a := range u.Affiliations {
-		sa := StoryAffiliation{Org: a.Org, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt, Attempts: []event.Attempt{}}
-		for _, ch := range event.Channels {
-			attempts, err := s.o.Store.Attempts(ctx, a.Org, ch, 1000)
-			if err != nil {
-				return Story{}, Explain("read the attempts", err)
-			}
-			for _, t := range attempts {
-				if t.ORCID == id {
-					sa.Attempts = append(sa.Attempts, t)
-				}
-			}
-		}
-		story.Affiliations = append(story.Affiliations, sa)
-	}
-	for _, r := range u.Registrations {
-		story.Registrations = append(story.Registrations, StoryRegistration{
-			Credential: r.Credential, State: r.State.String(), Epoch: r.Epoch, Since: r.Changed, Tries: r.Tries, Status: r.Status,
-		})
-	}
-	return story, nil
 }
 
 // affiliated joins an import line to what the store takes.

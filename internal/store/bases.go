@@ -16,7 +16,7 @@ func (s *Store) Bases(ctx context.Context) (map[int]Base, error) {
 	for i, name := range t.names {
 		var parts [3]string
 		if err := json.Unmarshal([]byte(name), &parts); err != nil {
-			return nil, fmt.Errorf("callback base %d: %w", i+1, errDamaged)
+			return nil, fmt.Errorf("callback base %d: %w", i+1, ErrDamaged)
 		}
 		out[i+1] = Base{parts[0], parts[1], parts[2]}
 	}

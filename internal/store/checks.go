@@ -17,6 +17,7 @@ const checksPerCall = 500
 
 type checkScripts struct {
 	checkAdd, checkDue, checkDrop, checkCount, silences, silenceSet *script
+	watchedRead, watchedErase                                       *script
 }
 
 func newCheckScripts() checkScripts {
@@ -27,6 +28,9 @@ func newCheckScripts() checkScripts {
 		checkCount: newScript("check_count", allowOOM, checkCountBody),
 		silences:   newScript("silences", allowOOM, silencesBody),
 		silenceSet: newScript("silence_set", allowOOM|fenced, silenceSetBody),
+
+		watchedRead:  newScript("watched", allowOOM, watchedBody),
+		watchedErase: newScript("watched_erase", allowOOM|fenced, watchedBody),
 	}
 }
 

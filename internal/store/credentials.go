@@ -54,7 +54,7 @@ func (s *Store) Base(ctx context.Context, id int) (Base, error) {
 	}
 	var parts [3]string
 	if err := json.Unmarshal([]byte(name), &parts); err != nil {
-		return Base{}, fmt.Errorf("callback base %d: %w", id, errDamaged)
+		return Base{}, fmt.Errorf("callback base %d: %w", id, ErrDamaged)
 	}
 	return Base{parts[0], parts[1], parts[2]}, nil
 }

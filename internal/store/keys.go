@@ -68,8 +68,10 @@ func (k keys) ready(p int) string             { return k.part(p) + "ready" }
 func (k keys) ledger(p int) string            { return k.part(p) + "ledger" }
 func (k keys) applied(p, lane int) string     { return k.part(p) + "applied:" + strconv.Itoa(lane) }
 func (k keys) userWork(p int) string          { return k.part(p) + "user-work" }
-func (k keys) userBuckets(p int) string       { return k.part(p) + "u" }             // + ":" + bucket
-func (k keys) userMeta(p int) string          { return k.part(p) + "u-meta" }        // buckets, users
+func (k keys) userBuckets(p int) string       { return k.part(p) + "u" }         // + ":" + bucket
+func (k keys) userMeta(p int) string          { return k.part(p) + "u-meta" }    // buckets, users
+func (k keys) userHistory(p int) string       { return k.part(p) + "u-history" } // + ":" + user in hex
+func (k keys) suppressed(p int) string        { return k.part(p) + "suppressed" }
 func (k keys) members(p int, o string) string { return k.part(p) + "o:" + o + ":m" } // + ":" + bucket
 func (k keys) memberMeta(p int, o string) string {
 	return k.part(p) + "o:" + o + ":m-meta"

@@ -169,7 +169,7 @@ func (s *Store) readOrg(id, raw string) (*org.Organisation, error) {
 		return nil, fmt.Errorf("read organisation %s: %w", id, err)
 	}
 	if v.ID != id {
-		return nil, fmt.Errorf("read organisation %s: it says it is %q: %w", id, v.ID, errDamaged)
+		return nil, fmt.Errorf("read organisation %s: it says it is %q: %w", id, v.ID, ErrDamaged)
 	}
 	o, err := openOrg(s.box, &v)
 	if err != nil {

@@ -102,7 +102,7 @@ func TestASealedSecretOfAnotherPlaceOrKeyIsRefused(t *testing.T) {
 			want error
 		}{
 			"moved to another organisation": {strings.Replace(raw, `"uni-a"`, `"uni-b"`, 1), secret.ErrSealed},
-			"under another's field":         {raw, errDamaged},
+			"under another's field":         {raw, ErrDamaged},
 			"not JSON":                      {"{", nil},
 		} {
 			if err := s.rdb.HSet(ctx, s.keys.orgs(), "uni-b", stored.text).Err(); err != nil {

@@ -18,6 +18,7 @@ type slotScripts struct {
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
 	attemptPage                     *script
+	eraseTraces, traces             *script
 	audit, auditLane, totals        *script
 }
 
@@ -38,6 +39,8 @@ func newSlotScripts() slotScripts {
 		cancelSlots: slot("cancel_slots", drains, cancelSlotsBody),
 		cancelUser:  slot("cancel_user", drains, cancelUserBody),
 		forget:      slot("drop_organisation", drains, dropOrganisationBody),
+		eraseTraces: slot("erase_traces", drains, eraseTracesBody),
+		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
 		audit:       newScript("audit", allowOOM, auditBody),
 		auditLane:   newScript("audit_lane", allowOOM, auditLaneBody),

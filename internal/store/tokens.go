@@ -50,7 +50,7 @@ func (t *Tokens) LoadToken(ctx context.Context, scope string) (orcid.Token, erro
 	}
 	var v storedToken
 	if json.Unmarshal([]byte(plain.Reveal()), &v) != nil { // its own error would show the token
-		return fail(errDamaged)
+		return fail(ErrDamaged)
 	}
 	out := orcid.Token{ClientID: v.ClientID, Access: secret.Text(v.Access)}
 	if v.Expires != 0 {

@@ -144,10 +144,9 @@ func (s *Store) readRaw(ctx context.Context, sc *script, ids []orcid.ID, at []ti
 			switch v := list[k].(type) {
 			case nil:
 			case string:
-				if v == "" {
-					return nil, fmt.Errorf("user %s: %w: no bytes", ids[i], errDamaged)
+				if out[i] = v; v == "" {
+					out[i] = "\x00" // damaged to nothing, which is not no record
 				}
-				out[i] = v
 			default:
 				return nil, fmt.Errorf("%s: unexpected answer element %T of redis", sc.name, v)
 			}
@@ -210,9 +209,12 @@ type saving struct {
 	ping    time.Time
 	work    string // as userSaveBody takes it
 	states  string
+	hash    string // refuses a user who is on the suppression list under it
+	history string
 
-	saved bool
-	found string // when not saved: the record that is there, "" for none
+	saved      bool
+	suppressed bool   // so it was not saved
+	found      string // when not saved: the record that is there, "" for none
 }
 
 // saveUsers tries every record once, one pipeline for all. On an error some may
@@ -223,11 +225,11 @@ func (s *Store) saveUsers(ctx context.Context, sc *script, list []*saving) error
 	for r, run := range runs {
 		p := userPartition(list[run[0]].id)
 		c := s.userCall(sc, p)
-		c.keys = append(c.keys, s.keys.userWork(p))
-		c.args = make([]any, 0, 6*len(run))
+		c.keys = append(c.keys, s.keys.userWork(p), s.keys.suppressed(p), s.keys.userHistory(p))
+		c.args = make([]any, 0, 8*len(run))
 		for _, i := range run {
 			v := list[i]
-			c.args = append(c.args, mixedField(v.id), v.version, v.record, appendPing(nil, v.ping), v.work, v.states)
+			c.args = append(c.args, mixedField(v.id), v.version, v.record, appendPing(nil, v.ping), v.work, v.states, v.hash, v.history)
 		}
 		calls[r] = c
 	}
@@ -245,8 +247,12 @@ func (s *Store) saveUsers(ctx context.Context, sc *script, list []*saving) error
 		}
 		for k, i := range run {
 			list[i].found, list[i].saved = "", true
-			if found, ok := answers[k].(string); ok {
-				list[i].found, list[i].saved = found, false
+			switch a := answers[k].(type) {
+			case string:
+				list[i].found, list[i].saved = a, false
+			case int64:
+				list[i].suppressed = a == 2
+				list[i].saved = !list[i].suppressed
 			}
 		}
 	}
@@ -276,6 +282,7 @@ func (s *Store) SaveUser(ctx context.Context, u event.User, work time.Time) (ver
 		before = old.Registrations
 	}
 	v.states = stateChanges(before, u.Registrations)
+	v.history = historyLines(before, u.Registrations, s.Now())
 	if err := s.saveUsers(ctx, s.scripts.userSave, []*saving{v}); err != nil {
 		return "", fmt.Errorf("save user %s: %w", u.ORCID, err)
 	}

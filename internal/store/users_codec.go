@@ -36,8 +36,12 @@ const (
 	maxRecord   = 64 << 10
 )
 
-// errDamaged says that a stored record is not what encodeUser makes.
-var errDamaged = errors.New("the stored record is damaged")
+// ErrDamaged says that a stored record is not what this package writes.
+var ErrDamaged = errors.New("the stored record is damaged")
+
+// unreadable reports whether a record was read and not understood; any other
+// error says nothing about the record.
+func unreadable(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, errNoName) }
 
 // appendPing appends the bytes of the latest ping.
 func appendPing(b []byte, at time.Time) []byte {
@@ -148,18 +152,18 @@ func appendRegistration(b []byte, before []event.Registration, r *event.Registra
 }
 
 // decodeUser undoes encodeUser with the latest ping in front. It wraps
-// errDamaged when the bytes are not a record, and errNoName when a number
+// ErrDamaged when the bytes are not a record, and errNoName when a number
 // stands for no name in these tables.
 func decodeUser(id orcid.ID, raw string, orgs, creds *numberTable) (*event.User, error) {
 	if len(raw) <= pingBytes {
-		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
+		return nil, fmt.Errorf("%w: %d bytes", ErrDamaged, len(raw))
 	}
 	u := &event.User{ORCID: id, Version: raw[pingBytes:]}
 	d := decoder{rest: raw}
 	u.LastPing = d.seconds()
 	head := d.byte()
 	if head&codecHeadMask != codecHead {
-		return nil, fmt.Errorf("%w: unknown form 0x%02x", errDamaged, head)
+		return nil, fmt.Errorf("%w: unknown form 0x%02x", ErrDamaged, head)
 	}
 	count := uint64(head &^ codecHeadMask)
 	if count == manyCount {
@@ -192,7 +196,7 @@ type decoder struct {
 
 func (d *decoder) fail(why string) {
 	if d.err == nil {
-		d.err = fmt.Errorf("%w: %s", errDamaged, why)
+		d.err = fmt.Errorf("%w: %s", ErrDamaged, why)
 	}
 	d.rest = ""
 }

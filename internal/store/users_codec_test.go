@@ -119,7 +119,7 @@ func TestUserRecordsComeBackAsTheyWere(t *testing.T) {
 			if len(got.Registrations) >= len(u.Registrations) || len(got.Affiliations) != len(u.Affiliations) {
 				t.Fatalf("cut at %d of %d: %+v", cut, len(raw), got)
 			}
-		} else if !errors.Is(err, errDamaged) {
+		} else if !errors.Is(err, ErrDamaged) {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 	})
@@ -173,22 +173,22 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 		hex  string // after the ping
 		want error
 	}{
-		"nothing":                   {"", errDamaged},
-		"another form":              {"41" + "04" + "6a000000", errDamaged},
-		"nobody":                    {"20", errDamaged},
-		"no affiliation follows":    {"21", errDamaged},
+		"nothing":                   {"", ErrDamaged},
+		"another form":              {"41" + "04" + "6a000000", ErrDamaged},
+		"nobody":                    {"20", ErrDamaged},
+		"no affiliation follows":    {"21", ErrDamaged},
 		"organisation zero":         {"21" + "00" + "6a000000", errNoName},
 		"organisation out of table": {"21" + "a41f" + "6a000000", errNoName},
-		"time cut off":              {"21" + "04" + "6a0000", errDamaged},
-		"no personal data":          {"21" + "05" + "6a000000" + "000000", errDamaged},
-		"personal data cut off":     {"21" + "05" + "6a000000" + "05616263", errDamaged},
-		"personal data too long":    {"21" + "05" + "6a000000" + "ff7f", errDamaged},
-		"padded number":             {"21" + "8400" + "6a000000", errDamaged},
-		"endless number":            {"21" + strings.Repeat("ff", 12), errDamaged},
-		"a million affiliations":    {"3f" + "c0843d" + "04" + "6a000000", errDamaged},
+		"time cut off":              {"21" + "04" + "6a0000", ErrDamaged},
+		"no personal data":          {"21" + "05" + "6a000000" + "000000", ErrDamaged},
+		"personal data cut off":     {"21" + "05" + "6a000000" + "05616263", ErrDamaged},
+		"personal data too long":    {"21" + "05" + "6a000000" + "ff7f", ErrDamaged},
+		"padded number":             {"21" + "8400" + "6a000000", ErrDamaged},
+		"endless number":            {"21" + strings.Repeat("ff", 12), ErrDamaged},
+		"a million affiliations":    {"3f" + "c0843d" + "04" + "6a000000", ErrDamaged},
 		"credential out of table":   {"20" + "f07f" + "0101" + "6a000000", errNoName},
-		"unknown state":             {"20" + "17" + "0101" + "6a000000", errDamaged},
-		"trouble cut off":           {"20" + "1a" + "0101" + "6a000000" + "01", errDamaged},
+		"unknown state":             {"20" + "17" + "0101" + "6a000000", ErrDamaged},
+		"trouble cut off":           {"20" + "1a" + "0101" + "6a000000" + "01", ErrDamaged},
 	} {
 		raw, err := hex.DecodeString("00000000" + tc.hex)
 		if err != nil {
@@ -206,7 +206,7 @@ func FuzzDecodeUser(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		u, err := decodeUser(orcid.ID{}, string(raw), testOrgs, testCreds)
 		if err != nil {
-			if u != nil || !errors.Is(err, errDamaged) && !errors.Is(err, errNoName) {
+			if u != nil || !errors.Is(err, ErrDamaged) && !errors.Is(err, errNoName) {
 				t.Fatalf("%+v with %v", u, err)
 			}
 			return

@@ -18,6 +18,19 @@ type Affiliated struct {
 	Affiliation event.Affiliation
 }
 
+// Joined is what became of one user of AffiliateAll.
+type Joined uint8
+
+// The fates of a user.
+const (
+	JoinUnknown    Joined = iota // not known to be done, after an error
+	JoinSame                     // a user of the organisation already, with this data
+	JoinUpdated                  // a user already; the personal data is new
+	JoinAdded                    // a user of the organisation now
+	JoinSuppressed               // on the suppression list: not taken
+	JoinDamaged                  // the stored record cannot be read; nothing was changed
+)
+
 // maxConflicts bounds how often a record is edited anew because somebody else
 // was faster; each time means that somebody got on.
 const maxConflicts = 100
@@ -27,67 +40,109 @@ const maxConflicts = 100
 // that a crash forgets nobody, and seen to be right after it. When
 // the user is affiliated already, only the personal data is updated: empty
 // fields leave what is there, neither AffiliatedAt nor Announce is set again,
-// no work is asked for, and added is false. A zero AffiliatedAt means now.
-// After an error it may be called again.
+// no work is asked for, and added is false. A zero AffiliatedAt means now. It
+// fails with ErrSuppressed for a user who was erased. After an error it may be
+// called again.
 func (s *Store) Affiliate(ctx context.Context, id orcid.ID, a event.Affiliation, work time.Time) (added bool, err error) {
 	list, err := s.AffiliateAll(ctx, a.Org, []Affiliated{{id, a}}, work)
 	if err != nil {
 		return false, err
 	}
-	return list[0], nil
+	switch list[0] {
+	case JoinSuppressed:
+		return false, fmt.Errorf("affiliate %s with %s: %w", id, a.Org, ErrSuppressed)
+	case JoinDamaged:
+		return false, fmt.Errorf("affiliate %s with %s: %w", id, a.Org, ErrDamaged)
+	}
+	return list[0] == JoinAdded, nil
 }
 
 // AffiliateAll is Affiliate for many users of one organisation, an import's
 // batch of about a thousand. Affiliation.Org may be left out. After an error
-// added tells only of those that are known to be done.
-func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliated, work time.Time) (added []bool, err error) {
-	added = make([]bool, len(list))
+// joined tells only of those that are known to be done.
+func (s *Store) AffiliateAll(ctx context.Context, orgID string, list []Affiliated, work time.Time) (joined []Joined, err error) {
+	joined = make([]Joined, len(list))
 	if !org.ValidID(orgID) {
-		return added, fmt.Errorf("affiliate %d users: %q is not an organisation's id", len(list), orgID)
+		return joined, fmt.Errorf("affiliate %d users: %q is not an organisation's id", len(list), orgID)
 	}
-	now := s.Now()
-	ids := make([]orcid.ID, len(list))
 	for i := range list {
 		if o := list[i].Affiliation.Org; o != "" && o != orgID {
-			return added, fmt.Errorf("affiliate %s with %s: the affiliation names %q", list[i].ORCID, orgID, o)
+			return joined, fmt.Errorf("affiliate %s with %s: the affiliation names %q", list[i].ORCID, orgID, o)
 		}
-		ids[i] = list[i].ORCID
+	}
+	// Asked before, so that not even the member index gets to know who was
+	// erased; the script asks again.
+	free, err := s.unsuppressed(ctx, list, joined)
+	if err != nil {
+		return joined, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
+	}
+	now := s.Now()
+	ids := make([]orcid.ID, len(free))
+	for k, i := range free {
+		ids[k] = list[i].ORCID
 	}
 	removed, err := s.memberCalls(ctx, s.scripts.memberAdd, orgID, ids)
 	if err != nil {
-		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
+		return joined, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
 	}
-	edits := make([]userEdit, len(list))
-	for i := range list {
-		edits[i] = userEdit{id: ids[i]}
-		edits[i].apply = func(u *event.User) bool {
+	edits := make([]userEdit, len(free))
+	for k, i := range free {
+		e := &edits[k]
+		*e = userEdit{id: list[i].ORCID, hash: s.userHash(list[i].ORCID), spares: true}
+		e.apply = func(u *event.User) bool {
 			a := list[i].Affiliation
 			a.Org = orgID
 			if a.AffiliatedAt.IsZero() {
 				a.AffiliatedAt = now
 			}
-			e := &edits[i]
-			e.adds = !slices.ContainsFunc(u.Affiliations, func(b event.Affiliation) bool { return b.Org == orgID })
-			if e.adds {
+			e.fate = JoinSame
+			if !slices.ContainsFunc(u.Affiliations, func(b event.Affiliation) bool { return b.Org == orgID }) {
+				e.fate = JoinAdded
 				u.Affiliations = append(u.Affiliations, a)
 				e.work = lowerWork(work)
 				return true
 			}
 			e.work = ""
-			return updatePersonal(u, a)
+			if updatePersonal(u, a) {
+				e.fate = JoinUpdated
+			}
+			return e.fate == JoinUpdated
 		}
 	}
 	err = s.editUsers(ctx, s.scripts.userAdd, edits)
-	for i := range edits {
-		added[i] = edits[i].done && edits[i].adds
+	var out []orcid.ID
+	for k, i := range free {
+		switch e := &edits[k]; {
+		case e.done:
+			joined[i] = e.fate
+			if e.fate == JoinSuppressed {
+				out = append(out, e.id)
+			}
+		case err == nil:
+			err = fmt.Errorf("user %s: not done", e.id)
+		}
+	}
+	if len(out) > 0 {
+		// Erased since they were put into the index.
+		if _, ierr := s.memberCalls(ctx, s.scripts.memberRemove, orgID, out); err == nil {
+			err = ierr
+		}
 	}
 	if err == nil {
-		err = s.stayInIndex(ctx, orgID, ids, removed)
+		err = s.stayInIndex(ctx, orgID, keptOut(ids, out), removed)
 	}
 	if err != nil {
-		return added, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
+		return joined, fmt.Errorf("affiliate %d users with %s: %w", len(list), orgID, err)
 	}
-	return added, nil
+	return joined, nil
+}
+
+// keptOut returns the ids without those of out.
+func keptOut(ids, out []orcid.ID) []orcid.ID {
+	if len(out) == 0 {
+		return ids
+	}
+	return slices.DeleteFunc(ids, func(id orcid.ID) bool { return slices.Contains(out, id) })
 }
 
 func lowerWork(at time.Time) string {
@@ -122,17 +177,26 @@ func updatePersonal(u *event.User, a event.Affiliation) (changed bool) {
 // user from work on (zero: does not ask). The record is written before the
 // member index. It reports whether the user was affiliated.
 func (s *Store) Unaffiliate(ctx context.Context, id orcid.ID, orgID string, work time.Time) (removed bool, err error) {
-	list, err := s.UnaffiliateAll(ctx, orgID, []orcid.ID{id}, work)
+	list, damaged, err := s.unaffiliate(ctx, orgID, []orcid.ID{id}, work)
+	if err == nil && len(damaged) > 0 {
+		err = fmt.Errorf("take %s out of %s: %w", id, orgID, ErrDamaged)
+	}
 	return list[0], err
 }
 
 // UnaffiliateAll is Unaffiliate for many users of one organisation, the batch
 // of a job. After an error removed tells only of those that are known to be
-// done, and calling it again finishes the rest.
+// done, and calling it again finishes the rest. Who has a damaged record is not
+// removed.
 func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID, work time.Time) (removed []bool, err error) {
+	removed, _, err = s.unaffiliate(ctx, orgID, ids, work)
+	return removed, err
+}
+
+func (s *Store) unaffiliate(ctx context.Context, orgID string, ids []orcid.ID, work time.Time) (removed []bool, damaged []orcid.ID, err error) {
 	removed = make([]bool, len(ids))
-	fail := func(err error) ([]bool, error) {
-		return removed, fmt.Errorf("take %d users out of %s: %w", len(ids), orgID, err)
+	fail := func(err error) ([]bool, []orcid.ID, error) {
+		return removed, damaged, fmt.Errorf("take %d users out of %s: %w", len(ids), orgID, err)
 	}
 	raws, err := s.readRaw(ctx, s.scripts.userRead, ids, nil)
 	if err != nil {
@@ -140,7 +204,7 @@ func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID
 	}
 	edits := make([]userEdit, len(ids))
 	for i := range ids {
-		edits[i] = userEdit{id: ids[i], work: lowerWork(work), raw: raws[i]}
+		edits[i] = userEdit{id: ids[i], work: lowerWork(work), raw: raws[i], spares: true}
 		edits[i].apply = func(u *event.User) bool {
 			n := len(u.Affiliations)
 			u.Affiliations = slices.DeleteFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == orgID })
@@ -151,7 +215,11 @@ func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID
 	err = s.editUsers(ctx, s.scripts.userDrop, edits)
 	gone := make([]orcid.ID, 0, len(ids))
 	for i := range edits {
-		if edits[i].done {
+		switch {
+		case !edits[i].done:
+		case edits[i].fate == JoinDamaged:
+			damaged = append(damaged, ids[i])
+		default:
 			removed[i] = edits[i].adds
 			gone = append(gone, ids[i])
 		}
@@ -164,7 +232,7 @@ func (s *Store) UnaffiliateAll(ctx context.Context, orgID string, ids []orcid.ID
 	if err != nil {
 		return fail(err)
 	}
-	return removed, nil
+	return removed, damaged, nil
 }
 
 // leaveIndex takes users out of the member index whose records are not
@@ -211,8 +279,11 @@ type userEdit struct {
 	// apply changes the user and reports whether there is anything to write. It
 	// is called once a round.
 	apply     func(u *event.User) bool
-	adds      bool // apply's own note
-	done      bool // written, or nothing to write
+	adds      bool   // apply's own note
+	fate      Joined // likewise; what became of it when it is done
+	hash      string // refuses a user who is on the suppression list under it
+	spares    bool   // a damaged record is this edit's fate, and no error of all
+	done      bool   // written, or nothing to write
 	conflicts int
 }
 
@@ -235,6 +306,8 @@ func (s *Store) editUsers(ctx context.Context, sc *script, edits []userEdit) err
 			busy[e.id] = true
 			v, err := s.edited(ctx, e)
 			switch {
+			case e.spares && unreadable(err):
+				e.done, e.fate = true, JoinDamaged
 			case err != nil:
 				return fmt.Errorf("user %s: %w", e.id, err)
 			case v == nil:
@@ -247,6 +320,9 @@ func (s *Store) editUsers(ctx context.Context, sc *script, edits []userEdit) err
 		var again []*userEdit
 		for i, e := range open {
 			e.done, e.raw = list[i].saved, list[i].found
+			if list[i].suppressed {
+				e.done, e.fate = true, JoinSuppressed
+			}
 			if e.done {
 				continue
 			}
@@ -281,5 +357,5 @@ func (s *Store) edited(ctx context.Context, e *userEdit) (*saving, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &saving{id: e.id, version: version, record: record, ping: u.LastPing, work: e.work}, nil
+	return &saving{id: e.id, version: version, record: record, ping: u.LastPing, work: e.work, hash: e.hash}, nil
 }

@@ -14,7 +14,8 @@ const membersPerBucket = 192
 
 type userScripts struct {
 	userLook, userRead, userSave, userAdd, userDrop              *script
-	userDue, userWork, userTotals                                *script
+	userDue, userWork, userTotals, userHistory                   *script
+	suppress, suppressed, unsuppress                             *script
 	memberAdd, memberRemove, memberPage, memberSize, membersDrop *script
 }
 
@@ -28,6 +29,10 @@ func newUserScripts() userScripts {
 		userDue:      newScript("user_due", allowOOM, userDueBody),
 		userWork:     newScript("user_work", fenced, userWorkBody),
 		userTotals:   newScript("user_totals", allowOOM, userTotalsBody),
+		userHistory:  newScript("user_history", allowOOM, userHistoryBody),
+		suppress:     newScript("suppress", allowOOM|fenced, suppressBody),
+		suppressed:   newScript("suppressed", allowOOM, suppressedBody),
+		unsuppress:   newScript("unsuppress", allowOOM|fenced, unsuppressBody),
 		memberAdd:    newScript("member_add", 0, linearHashing+memberAddBody),
 		memberRemove: newScript("member_remove", allowOOM, linearHashing+memberRemoveBody),
 		memberPage:   newScript("member_page", allowOOM, memberPageBody),
@@ -56,6 +61,9 @@ local function number(s, from)
   return ((a * 256 + b) * 256 + c) * 256 + d
 end
 local function hash(field) return number(field, 3) end
+local function hex(field)
+  return (string.gsub(field, '.', function(c) return string.format('%02x', string.byte(c)) end))
+end
 local nb = tonumber(redis.call('HGET', KEYS[3], 'buckets') or '1')
 local lv = level(nb)
 `
@@ -87,26 +95,32 @@ end
 return out
 `
 
-// userSaveBody: KEYS mark, buckets, meta, work; ARGV mark, then per user: field,
-// version the record must have (” is no record), the record without its ping
-// (” removes it), the ping (4 bytes; a later one that is there stays), what to
-// do with the work entry (” nothing, '-' remove, '=ms' set, '<ms' set unless
-// an earlier one is there), and the registrations that this changes ('1=-1 2=1'
-// takes one from state 1 and gives one to state 2).
-// Returns per user 1, or the record that is there if it has another version.
+// userSaveBody: KEYS mark, buckets, meta, work, suppressed, history; ARGV mark,
+// then per user: field, version the record must have (” is no record), the
+// record without its ping (” removes it), the ping (4 bytes; a later one that
+// is there stays), what to do with the work entry (” nothing, '-' remove, '=ms'
+// set, '<ms' set unless an earlier one is there), the registrations that this
+// changes ('1=-1 2=1' takes one from state 1 and gives one to state 2), the
+// user's hash when it must not be on the suppression list, and lines for the
+// history (” none), which goes with the record.
+// Returns per user 1, 2 if the user is on the suppression list, or the record
+// that is there if it has another version.
 var userSaveBody = `
 local out = {}
 local users = 0
-for i = 2, #ARGV, 6 do
+for i = 2, #ARGV, 8 do
   local field, rest, work = ARGV[i], ARGV[i + 2], ARGV[i + 4]
   local key = KEYS[2] .. ':' .. place(hash(field), nb, lv)
   local old = redis.call('HGET', key, field)
-  if (old and string.sub(old, 5) or '') ~= ARGV[i + 1] then
+  if ARGV[i + 6] ~= '' and redis.call('HEXISTS', KEYS[5], ARGV[i + 6]) == 1 then
+    out[#out + 1] = 2
+  elseif (old and string.sub(old, 5) or '') ~= ARGV[i + 1] then
     out[#out + 1] = old or ''
   else
     if rest == '' then
       if old then
         redis.call('HDEL', key, field)
+        redis.call('DEL', KEYS[6] .. ':' .. hex(field))
         users = users - 1
       end
     else
@@ -114,6 +128,12 @@ for i = 2, #ARGV, 6 do
       if old and number(old, 1) > number(ping, 1) then ping = string.sub(old, 1, 4) end
       if ping .. rest ~= old then redis.call('HSET', key, field, ping .. rest) end
       if not old then users = users + 1 end
+    end
+    if rest ~= '' and ARGV[i + 7] ~= '' then
+      local list = KEYS[6] .. ':' .. hex(field)
+      for line in string.gmatch(ARGV[i + 7], '[^\n]+') do redis.call('LPUSH', list, line) end
+      redis.call('LTRIM', list, 0, ` + strconv.Itoa(historyKept-1) + `)
+      redis.call('EXPIRE', list, ` + strconv.Itoa(historyDays*24*3600) + `)
     end
     for state, n in string.gmatch(ARGV[i + 5], '(%d+)=(-?%d+)') do
       redis.call('HINCRBY', KEYS[3], 'r' .. state, n)
@@ -176,10 +196,12 @@ end
 return #ARGV - 2
 `
 
-// userTotalsBody: KEYS mark, meta, work; ARGV mark, now (ms). Returns the size of
-// the work set, how much of it is due, and every field and value of meta.
+// userTotalsBody: KEYS mark, meta, work, suppressed; ARGV mark, now (ms).
+// Returns the size of the work set, how much of it is due, the size of the
+// suppression list, and every field and value of meta.
 const userTotalsBody = `
-return {redis.call('ZCARD', KEYS[3]), redis.call('ZCOUNT', KEYS[3], '-inf', ARGV[2]), redis.call('HGETALL', KEYS[2])}
+return {redis.call('ZCARD', KEYS[3]), redis.call('ZCOUNT', KEYS[3], '-inf', ARGV[2]), redis.call('HLEN', KEYS[4]),
+  redis.call('HGETALL', KEYS[2])}
 `
 
 // memberAddBody: KEYS mark, buckets, meta; ARGV mark, then numbers. Adds each;

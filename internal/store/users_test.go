@@ -192,7 +192,7 @@ func TestARecordThatNamesAnUnknownNumberIsAnError(t *testing.T) {
 		if err := s.rdb.HSet(ctx, s.keys.userBuckets(userPartition(id))+":0", mixedField(id), "\x00\x00\x00\x00?").Err(); err != nil {
 			t.Fatal(err)
 		}
-		if u, err := s.User(ctx, id); !errors.Is(err, errDamaged) {
+		if u, err := s.User(ctx, id); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%+v, %v, want an error", u, err)
 		}
 	})

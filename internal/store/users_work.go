@@ -184,8 +184,8 @@ func (s *Store) RegistrationWork(ctx context.Context) (int64, error) {
 }
 
 type userTotals struct {
-	users, work, due, buckets int64
-	registrations             map[event.RegState]int64
+	users, work, due, buckets, suppressed int64
+	registrations                         map[event.RegState]int64
 }
 
 func (s *Store) totals(ctx context.Context) (userTotals, error) {
@@ -196,7 +196,10 @@ func (s *Store) totals(ctx context.Context) (userTotals, error) {
 	now := s.Now().UnixMilli()
 	calls := make([]*call, Partitions)
 	for p := range calls {
-		calls[p] = &call{script: s.scripts.userTotals, mark: s.keys.mark(p), keys: []string{s.keys.userMeta(p), s.keys.userWork(p)}, args: []any{now}}
+		calls[p] = &call{
+			script: s.scripts.userTotals, mark: s.keys.mark(p),
+			keys: []string{s.keys.userMeta(p), s.keys.userWork(p), s.keys.suppressed(p)}, args: []any{now},
+		}
 	}
 	if err := s.do(ctx, calls...); err != nil {
 		return userTotals{}, fmt.Errorf("count users: %w", err)
@@ -215,17 +218,17 @@ func (t *userTotals) add(c *call) error {
 	if err != nil {
 		return err
 	}
-	if len(list) != 3 {
+	if len(list) != 4 {
 		return fmt.Errorf("%s: redis answered %d parts", c.script.name, len(list))
 	}
-	for i, to := range []*int64{&t.work, &t.due} {
+	for i, to := range []*int64{&t.work, &t.due, &t.suppressed} {
 		n, ok := list[i].(int64)
 		if !ok {
 			return fmt.Errorf("%s: unexpected answer element %T of redis", c.script.name, list[i])
 		}
 		*to += n
 	}
-	pairs, err := stringList(c, list[2])
+	pairs, err := stringList(c, list[3])
 	if err != nil {
 		return err
 	}
