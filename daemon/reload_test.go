@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -194,7 +195,7 @@ func TestAReloadSaysWhatNeedsARestart(t *testing.T) {
 	w := newWorld(t, setting{})
 	good, err := os.ReadFile(w.configPath())
 	w.must(err)
-	changed := strings.Replace(string(good), "web_url = \"http://hub.example\"", "web_url = \"http://new.example\"", 1)
+	changed := regexp.MustCompile(`(?m)^web_url = .*$`).ReplaceAllString(string(good), `web_url = "http://new.example"`)
 	w.must(os.WriteFile(w.configPath(), []byte(changed), 0o600))
 	for range 2 {
 		if status, changes, _ := w.reload(); status != http.StatusOK || !slices.Equal(changes, []string{"restart needed: web_url"}) {
