@@ -80,7 +80,7 @@ func channelWord(c service.Channel) string {
 					return "SUSPENDED"
 				case event.HoldBreaker:
 					return "FAILING"
-				case event.HoldRetryAfter:
+				case event.HoldRetryAfter, event.HoldRate, event.HoldDigest:
 					return "waits"
 				}
 			}

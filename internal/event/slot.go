@@ -12,10 +12,12 @@ const (
 	HoldSuspend    Hold = "suspend"     // the daemon's (410, five days of failure), without end until a person acts
 	HoldBreaker    Hold = "breaker"     // the receiver failed many times in a row
 	HoldRetryAfter Hold = "retry_after" // the receiver asked for it
+	HoldRate       Hold = "rate"        // as many mails were sent as the organisation wants in an hour
+	HoldDigest     Hold = "digest"      // a digest is being sent, or waits to be tried again
 )
 
 // Holds lists every hold.
-var Holds = [...]Hold{HoldPause, HoldSuspend, HoldBreaker, HoldRetryAfter}
+var Holds = [...]Hold{HoldPause, HoldSuspend, HoldBreaker, HoldRetryAfter, HoldRate, HoldDigest}
 
 // Forever is the end of a hold that only a person ends.
 var Forever = time.UnixMilli(9_000_000_000_000).UTC() // the year 2255

@@ -153,8 +153,13 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 	for _, v := range st.Channels {
 		for _, c := range v.Channels {
 			for _, h := range c.Holds {
-				if h.Hold == event.HoldRetryAfter || !c.Enabled {
-					continue // the receiver asked for it and it passes; nothing is held back
+				switch h.Hold {
+				case event.HoldRetryAfter, event.HoldRate, event.HoldDigest:
+					continue // the receiver or the organisation asked for it and it passes
+				default:
+				}
+				if !c.Enabled {
+					continue
 				}
 				st.Problems = append(st.Problems, Problem{
 					What:  fmt.Sprintf("%s: %s is held (%s): %s", v.ID, c.Channel, h.Hold, h.Reason),

@@ -98,6 +98,17 @@ func (k keys) attempts(p int, o string, ch event.Channel) string {
 	return k.channel(p, o, ch) + "attempts"
 }
 
+// Keys of e-mail.
+func (k keys) month(p int, o string, m Month) string {
+	return k.part(p) + "o:" + o + ":month:" + string(m)
+}
+func (k keys) monthSent(p int, o string) string { return k.part(p) + "o:" + o + ":month-sent" }
+func (k keys) digest(p int, o string) string    { return k.channel(p, o, event.Email) + "digest" }
+func (k keys) digestUsers(p int, o string) string {
+	return k.channel(p, o, event.Email) + "digest-users"
+}
+func (k keys) mailed(p int, o string) string { return k.channel(p, o, event.Email) + "mailed" }
+
 // channelCode is the channel inside keys and the ready index.
 func channelCode(ch event.Channel) string {
 	switch ch {

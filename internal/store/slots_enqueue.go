@@ -18,6 +18,7 @@ type Target struct {
 	Type    event.Type
 	At      time.Time // accepted at, microseconds
 	Entry   string    // id of the intake log entry
+	Due     time.Time // when a new slot comes due; zero: a quiet period after At
 }
 
 // enqueueBody: KEYS mark, ready, ledger, applied, then five a channel; ARGV
@@ -211,8 +212,11 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 		// Accepted in the future, by a clock that has been set right since: it
 		// must not wait until then.
 		us := t.At.UnixMicro()
-		ms := min((us+999)/1000, latest)
-		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, ms+quiet.Milliseconds())
+		due := min((us+999)/1000, latest) + quiet.Milliseconds()
+		if !t.Due.IsZero() {
+			due = asMillis(t.Due)
+		}
+		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, due)
 	}
 	c.args = append(c.args, len(channels))
 	c.args = append(c.args, members...)

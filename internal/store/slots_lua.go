@@ -87,9 +87,9 @@ end
 local function channel(k, name)
   local c = {name = name, due = KEYS[k], slots = KEYS[k + 1], dead = KEYS[k + 2], deadAt = KEYS[k + 3], control = KEYS[k + 4],
     hold = 0, flight = 0}
-  local v = redis.call('HMGET', c.control, 'enabled', 'pause', 'suspend', 'breaker', 'retry_after')
+  local v = redis.call('HMGET', c.control, 'enabled', 'pause', 'suspend', 'breaker', 'retry_after', 'rate', 'digest')
   c.enabled = v[1] == '1'
-  for i = 2, 5 do
+  for i = 2, 7 do
     local till = v[i] and tonumber(string.match(v[i], '^%d+'))
     if till and till > c.hold then c.hold = till end
   end

@@ -213,6 +213,7 @@ type scripts struct {
 	userScripts
 	orgScripts
 	checkScripts
+	mailScripts
 }
 
 func newScripts() scripts {
@@ -223,5 +224,6 @@ func newScripts() scripts {
 		userScripts:  newUserScripts(),
 		orgScripts:   newOrgScripts(),
 		checkScripts: newCheckScripts(),
+		mailScripts:  newMailScripts(),
 	}
 }
