@@ -20,7 +20,7 @@ import (
 // complete fills in what the file leaves to other keys or to the environment.
 func (r *reader) complete(c *Config) {
 	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
-	c.WebURL = strings.TrimRight(cmp.Or(c.WebURL, c.PublicURL), "/")
+	c.WebURL = strings.TrimRight(cmp.Or(c.WebURL, origin(c.PublicURL)), "/")
 	if c.DataDir == "" && r.o.StateDir != "" {
 		c.DataDir = r.o.StateDir
 		r.sources["data_dir"] = "$STATE_DIRECTORY"
@@ -51,6 +51,15 @@ func (r *reader) complete(c *Config) {
 			}
 		}
 	}
+}
+
+// origin is a URL without its path: the pages stand at the root of their host.
+func origin(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return text // the check of its own key says what is wrong
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // splitUser moves user name and password out of a URL, so that the URL can be
@@ -113,7 +122,12 @@ func (r *reader) checkPublic(c *Config) {
 		}
 	}
 	if c.WebURL != "" && r.given("web_url") {
-		if u := r.baseURL("web_url", c.WebURL); u != nil && u.Scheme == "http" && c.ORCID.Environment == production {
+		u := r.baseURL("web_url", c.WebURL)
+		switch {
+		case u == nil:
+		case u.Path != "":
+			r.refuse("web_url", "must have no path: the pages stand at the root of their host (got %q)", clip(u.Path))
+		case u.Scheme == "http" && c.ORCID.Environment == production:
 			r.warn("web_url", "is plain http: API secrets and form links can be read on the way")
 		}
 	}

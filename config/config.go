@@ -16,8 +16,9 @@ import (
 type Config struct {
 	// PublicURL has no trailing slash. It must be set.
 	PublicURL string `toml:"public_url" reload:"restart" ship:"http://localhost:8080" doc:"Where ORCID reaches [listen].callback: absolute, http or https, without query or user name; a path is allowed. It is part of every callback URL, so changing it registers every user again. Must be set."`
-	// WebURL has no trailing slash. Default: PublicURL.
-	WebURL string `toml:"web_url" reload:"restart" ship:"http://localhost:8081" doc:"Where people and organisations reach [listen].web; links in e-mails and the User-Agent show it. Default: public_url."`
+	// WebURL has no trailing slash and no path. Default: PublicURL without its
+	// path.
+	WebURL string `toml:"web_url" reload:"restart" ship:"http://localhost:8081" doc:"Where people and organisations reach [listen].web; links in e-mails and the User-Agent show it; no path. Default: public_url without its path."`
 	// DataDir is absolute. Empty only with the embedded Redis: then the caller
 	// chooses a temporary directory before it calls EnsureKeys.
 	DataDir string `toml:"data_dir" reload:"restart" example:"/var/lib/dispatchd" doc:"The directory for pings that wait while Redis is away, the mark that shows a Redis that forgot, and keys made on first start. Relative to this file. Default: $STATE_DIRECTORY (systemd sets it); with redis.url = \"embedded\" and neither, a temporary directory is used and removed."`

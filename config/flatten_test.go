@@ -51,7 +51,7 @@ func good(t *testing.T, changes ...string) *Config {
 func TestParseFillsEverything(t *testing.T) {
 	t.Parallel()
 	c := good(t)
-	if c.PublicURL != "https://hub.example.edu/orcid" || c.WebURL != c.PublicURL || c.DataDir != "/etc/dispatchd/state" {
+	if c.PublicURL != "https://hub.example.edu/orcid" || c.WebURL != "https://hub.example.edu" || c.DataDir != "/etc/dispatchd/state" {
 		t.Errorf("%q, %q, %q", c.PublicURL, c.WebURL, c.DataDir)
 	}
 	if c.Redis.URL != "rediss://redis.example.edu:6380/2" || c.Redis.Username != "app" || c.Redis.Password.Reveal() != "hunter2-inline" {
@@ -144,7 +144,7 @@ func TestDiffSaysWhatAReloadDoes(t *testing.T) {
 		"a default": {[]string{`level = "debug"`, ``}, []string{"log.level changed"}},
 		"restarts": {
 			[]string{"/orcid//", "/", "[redis]", "[listen]\ncallback = \":9\"\n[redis]", ":6380/2", ":6380/3", `data_dir = "state"`, `data_dir = "s"`},
-			[]string{"restart needed: public_url", "restart needed: web_url", "restart needed: data_dir", "restart needed: listen.callback", "restart needed: redis.url"},
+			[]string{"restart needed: public_url", "restart needed: data_dir", "restart needed: listen.callback", "restart needed: redis.url"},
 		},
 		"organisations come and go": {
 			[]string{uniB, "[[organisation]]\nid = \"uni-c\"\nname = \"University B\""},

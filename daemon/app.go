@@ -30,6 +30,7 @@ import (
 	"dispatchd/internal/org"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
 
@@ -58,6 +59,7 @@ type app struct {
 	service   *service.Service
 	router    *deliver.Router
 	orcid     orcidClients
+	signer    *signed.Signer
 	admin     *admin.Server
 	web       *http.Server
 	gaps      *liveness.Gaps
@@ -97,6 +99,9 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	}
 	box, err := secret.NewBox([]byte(c.MasterKey.Reveal()))
 	if err != nil {
+		return nil, fmt.Errorf("use the master key: %w", err)
+	}
+	if a.signer, err = signed.New([]byte(c.MasterKey.Reveal())); err != nil {
 		return nil, fmt.Errorf("use the master key: %w", err)
 	}
 	if err := a.setStore(c, box); err != nil {
@@ -189,6 +194,7 @@ func (a *app) setService() error {
 	svc, err := service.New(service.Options{
 		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a,
 		WebURL:      func() string { return a.config.Load().WebURL },
+		Signer:      a.signer,
 		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Logger:      a.log, Panics: a.metrics.panicked,

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -36,7 +37,10 @@ const (
 //	mux.Handle("/u/", mails.Handler())    // links in mails that act without signing in
 func (a *app) webMux() (*http.ServeMux, error) {
 	mux := http.NewServeMux()
-	pages, err := web.New(web.Options{Logger: a.log, Panics: a.metrics.panicked, Version: a.o.Version})
+	pages, err := web.New(web.Options{
+		Service: a.service, Secure: strings.HasPrefix(a.config.Load().WebURL, "https://"), Mail: func() bool { return a.mail.Load() != nil },
+		Logger: a.log, Version: a.o.Version,
+	})
 	if err != nil {
 		return nil, err
 	}

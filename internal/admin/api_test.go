@@ -97,6 +97,8 @@ func TestSecretsAndTheTestEvent(t *testing.T) {
 	if !strings.Contains(b.log.String(), `what="showed secrets" who=admin from=127.0.0.1:`) {
 		t.Errorf("showing secrets is not audited: %s", b.log.String())
 	}
+	// Without web pages (there is no web_url in this test) nothing can be linked to.
+	b.send("POST", "/v1/organisations/uni-a/link", "").problem(t, 409, "conflict")
 	b.want(200, &made, "POST", "/v1/organisations/uni-a/rotate-secret", "")
 	if made["signing_secret"] == shown["signing_secret"] || !strings.HasPrefix(made["signing_secret"], "whsec_") {
 		t.Errorf("%v", made)

@@ -154,6 +154,18 @@ func (s *Server) test(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, r, http.StatusOK, answer)
 }
 
+// link makes a sign-in link; whoever has it acts for the organisation.
+func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
+	if _, _, err := action(w, r); err != nil {
+		return err
+	}
+	link, until, err := s.o.Service.OrgLink(r.Context(), by(r), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, map[string]any{"link": link, "expires": until})
+}
+
 // rotateSecret is the one answer that shows a secret because it made it.
 func (s *Server) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := action(w, r); err != nil {

@@ -74,6 +74,8 @@ func statusOf(c service.Code) int {
 		return http.StatusConflict
 	case service.CodeRateLimited:
 		return http.StatusTooManyRequests
+	case service.CodeGone:
+		return http.StatusGone
 	case service.CodeUnavailable, service.CodeForgot:
 		return http.StatusServiceUnavailable
 	case service.CodeInternal:

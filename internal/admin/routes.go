@@ -44,6 +44,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST /v1/organisations/{id}/pause", s.pause)
 	handle("POST /v1/organisations/{id}/resume", s.resume)
 	handle("POST /v1/organisations/{id}/test", s.test)
+	handle("POST /v1/organisations/{id}/link", s.link)
 	handle("POST /v1/organisations/{id}/rotate-secret", s.rotateSecret)
 	handle("GET /v1/organisations/{id}/secrets", s.secrets)
 

@@ -46,6 +46,7 @@ type orgCmd struct {
 	Pause   orgPauseCmd   `cmd:"" help:"Let deliveries wait; nothing is lost or unregistered."`
 	Resume  orgResumeCmd  `cmd:"" help:"End a pause or a suspension."`
 	Test    orgTestCmd    `cmd:"" help:"Send a test event and show the answer."`
+	Link    orgLinkCmd    `cmd:"" help:"Print a link that signs in to the organisation's pages: works once, for 15 minutes."`
 	Rotate  orgRotateCmd  `cmd:"" name:"rotate-secret" help:"Make a new signing secret; the old one signs too until the next time."`
 	Remove  orgRemoveCmd  `cmd:"" help:"Remove an organisation with everything it has."`
 }

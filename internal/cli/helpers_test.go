@@ -28,6 +28,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
 
@@ -96,8 +97,11 @@ func setup(t *testing.T) *bundle {
 	t.Cleanup(func() { b.store.Close() })
 	b.must(b.store.Attach(context.Background()))
 	panics := func(c string) { t.Errorf("%s panicked", c) }
+	signer, err := signed.New([]byte(strings.Repeat("m", 32)))
+	b.must(err)
 	b.svc, err = service.New(service.Options{
 		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main"} },
+		Signer: signer, WebURL: func() string { return "https://hub.example" },
 		Logger: log, Panics: panics, Probe: service.Probe{
 			Actors: func() service.ActorState { return b.actors }, Spool: func() service.SpoolState { return b.spool },
 			Degraded: func() []service.Problem { return b.worse },

@@ -359,6 +359,24 @@ func (c *orgRotateCmd) Run(s *session) error {
 	return nil
 }
 
+type orgLinkCmd struct {
+	ID string `arg:"" help:"The organisation."`
+}
+
+// Run implements the command.
+func (c *orgLinkCmd) Run(s *session) error {
+	var out struct {
+		Link    string    `json:"link"`
+		Expires time.Time `json:"expires"`
+	}
+	if show, err := s.ask(http.MethodPost, at("organisations", c.ID, "link"), nil, &out); !show {
+		return err
+	}
+	s.printf("%s\n", safe(out.Link))
+	fmt.Fprintf(s.env.Stderr, "Whoever opens it before %s and presses the button acts for %s, once.\n", out.Expires.UTC().Format("15:04 MST"), safe(c.ID))
+	return nil
+}
+
 type orgRemoveCmd struct {
 	ID  string `arg:"" help:"The organisation."`
 	Yes bool   `help:"Do not ask." short:"y"`

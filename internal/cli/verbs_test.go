@@ -65,6 +65,24 @@ func TestOrg(t *testing.T) {
 	tr.compare("org")
 }
 
+// TestOrgLink prints a link that signs in, alone on its line for programs.
+func TestOrgLink(t *testing.T) {
+	t.Parallel()
+	tr := setup(t)
+	tr.run("", "org", "add", "uni-a", "--name", "A")
+	r := tr.run("", "org", "link", "uni-a")
+	link, ok := strings.CutPrefix(strings.TrimSpace(r.out), "https://hub.example/sign-in/")
+	if !ok || r.code != 0 || !strings.Contains(r.err, "acts for uni-a, once") {
+		t.Fatalf("%+v", r)
+	}
+	if err := tr.svc.LookAtLink(t.Context(), link); err != nil {
+		t.Errorf("the link does not work: %v", err)
+	}
+	if r := tr.run("", "org", "link", "uni-z"); r.code != 1 || !strings.Contains(r.err, `There is no organisation "uni-z".`) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestUser(t *testing.T) {
 	t.Parallel()
 	tr := &transcript{bundle: setup(t)}

@@ -20,6 +20,7 @@ const (
 	CodeConflict    Code = "conflict"   // exists already, or another's
 	CodeSuppressed  Code = "suppressed" // the researcher asked to be erased
 	CodeRateLimited Code = "rate_limited"
+	CodeGone        Code = "gone"        // worked once, and does not any more
 	CodeUnavailable Code = "unavailable" // Redis is away; nothing was changed for sure
 	CodeForgot      Code = "redis_forgot"
 	CodeInternal    Code = "internal"

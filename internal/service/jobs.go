@@ -19,6 +19,7 @@ const (
 	jobRemove = "remove" // an organisation goes
 	jobReplay = "replay" // dead letters are tried again
 	jobNotice = "notice" // a technical contact is told by mail
+	jobLink   = "link"   // a sign-in link is mailed, if the address is a technical contact's
 )
 
 // The states of a job.
@@ -51,10 +52,10 @@ type runner struct {
 func (r *runner) init() { r.busy = map[string]bool{} }
 
 // lockOf names what a job has for itself while it runs: its organisation,
-// except for a notice and an erasure, which bother no organisation's others and
-// may have to wait for long.
+// except for mails and an erasure, which bother no organisation's others and may
+// have to wait for long.
 func lockOf(j store.Job) string {
-	if j.Kind == jobNotice || j.Kind == jobErase {
+	if j.Kind == jobNotice || j.Kind == jobErase || j.Kind == jobLink {
 		return j.ID
 	}
 	return j.Org
@@ -185,7 +186,7 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 			s.log.Error("a job failed", "job", j.ID, "kind", j.Kind, "org", j.Org, "err", err)
 		}
 		j.Updated = s.o.Store.Now()
-		for err := s.o.Store.SaveJob(ctx, j); err != nil; err = s.o.Store.SaveJob(ctx, j) {
+		for err := s.noteEnd(ctx, j); err != nil; err = s.noteEnd(ctx, j) {
 			s.log.Warn("a finished job cannot be noted yet", "job", j.ID, "err", err)
 			select {
 			case <-ctx.Done():
@@ -199,6 +200,15 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 		}
 		return
 	}
+}
+
+// noteEnd keeps a job that has ended, for whoever lists jobs; one that mailed a
+// link goes at once: addresses that strangers typed are nobody's business.
+func (s *Service) noteEnd(ctx context.Context, j store.Job) error {
+	if j.Kind == jobLink {
+		return s.o.Store.DeleteJob(ctx, j.ID)
+	}
+	return s.o.Store.SaveJob(ctx, j)
 }
 
 // jobLater queues a job again after a while, without keeping a place.
@@ -232,6 +242,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.noticeJob(ctx, j)
 	case jobErase:
 		return s.eraseJob(ctx, j)
+	case jobLink:
+		return s.linkJob(ctx, j)
 	case jobRearm, jobLook:
 		return s.sweepJob(ctx, j)
 	}

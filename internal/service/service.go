@@ -16,6 +16,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
+	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
 
@@ -95,6 +96,8 @@ type Options struct {
 	// WebURL returns where organisations reach the web pages, for links in mails;
 	// nil or an empty one means that there are none.
 	WebURL func() string
+	// Signer makes the links that sign in or confirm; nil in tests that make none.
+	Signer *signed.Signer
 	Probe  Probe
 	// Registrar changes registrations on an operator's word; nil in tests that
 	// change none.

@@ -57,6 +57,11 @@ func (k keys) checks(kind event.CheckKind) string {
 	return k.global() + "checks:" + string(rune(kind))
 }
 
+// Keys that end by themselves; each name is a hash.
+func (k keys) session(name string) string { return k.global() + "session:" + name }
+func (k keys) used(name string) string    { return k.global() + "used:" + name }
+func (k keys) count(name string) string   { return k.global() + "count:" + name }
+
 // Intake log keys.
 func (k keys) laneMark(l int) string   { return k.lane(l) + "mark" }
 func (k keys) log(l int) string        { return k.lane(l) + "log" }

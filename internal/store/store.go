@@ -214,6 +214,7 @@ type scripts struct {
 	orgScripts
 	checkScripts
 	mailScripts
+	briefScripts
 }
 
 func newScripts() scripts {
@@ -225,5 +226,6 @@ func newScripts() scripts {
 		orgScripts:   newOrgScripts(),
 		checkScripts: newCheckScripts(),
 		mailScripts:  newMailScripts(),
+		briefScripts: newBriefScripts(),
 	}
 }

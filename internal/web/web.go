@@ -9,12 +9,13 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"html/template"
 	"io/fs"
 	"log/slog"
 	"net/http"
 
 	"dispatchd/internal/look"
-	"dispatchd/internal/secret"
+	"dispatchd/internal/service"
 )
 
 //go:embed pages/*.html
@@ -22,13 +23,19 @@ var pageFiles embed.FS
 
 // Options wires a Pages.
 type Options struct {
+	// Service does everything; must be set.
+	Service *service.Service
+	// Secure says that people reach the pages over TLS: cookies go over nothing
+	// else then.
+	Secure bool
+	// Mail reports whether there is a mail server, and so whether links can be
+	// mailed. Default: there is.
+	Mail func() bool
 	// Site is what the hub calls itself on every page. Default: "ORCID
 	// notifications".
 	Site string
 	// Logger must be set.
 	Logger *slog.Logger
-	// Panics counts a recovered panic; must be set.
-	Panics func(component string)
 	// Version stands at the foot of every page.
 	Version string
 }
@@ -42,8 +49,11 @@ type Pages struct {
 
 // New checks the options and parses the pages.
 func New(o Options) (*Pages, error) {
-	if o.Logger == nil || o.Panics == nil {
-		return nil, errors.New("web: Logger and Panics must be set")
+	if o.Service == nil || o.Logger == nil {
+		return nil, errors.New("web: Service and Logger must be set")
+	}
+	if o.Mail == nil {
+		o.Mail = func() bool { return true }
 	}
 	if o.Site == "" {
 		o.Site = "ORCID notifications"
@@ -52,7 +62,7 @@ func New(o Options) (*Pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pages: %w", err)
 	}
-	parsed, err := look.Parse(sub, nil)
+	parsed, err := look.Parse(sub, template.FuncMap{})
 	if err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -63,26 +73,22 @@ func New(o Options) (*Pages, error) {
 func (p *Pages) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(look.AssetPath, look.Assets())
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		p.show(w, r, http.StatusOK, "home", look.Page{Title: "Be told when ORCID records change"})
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		p.sorry(w, r, http.StatusNotFound, "There is no such page", "The address may be mistyped or out of date.")
-	})
-	return look.Secure(mux)
-}
+	open := func(pattern string, h handler) { mux.HandleFunc(pattern, p.answer(h)) }
+	mine := func(pattern string, h visited) { mux.HandleFunc(pattern, p.answer(p.signedIn(h))) }
 
-// show sends a page.
-func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, name string, page look.Page) {
-	page.Site, page.Footer = p.o.Site, "dispatchd "+p.o.Version
-	if err := p.pages.Render(w, status, name, page); err != nil {
-		id := secret.NewKey(9).Reveal()
-		p.log.Error("a page could not be made", "id", id, "page", name, "err", err)
-		http.Error(w, "Something went wrong inside dispatchd. The operator finds the details in the log under "+id+".", http.StatusInternalServerError)
-	}
-}
+	open("GET /{$}", p.home)
+	open("GET /sign-in", p.askPage)
+	open("POST /sign-in", p.ask)
+	open("GET /sign-in/{token}", p.linkPage)
+	open("POST /sign-in/{token}", p.signIn)
+	open("POST /sign-out", p.signOut)
+	open("GET /choose", p.choosePage)
+	open("POST /choose", p.choose)
+	mine("GET /settings/webhook", p.settingsPage)
 
-// sorry sends the page that says what went wrong and what to do.
-func (p *Pages) sorry(w http.ResponseWriter, r *http.Request, status int, what, do string) {
-	p.show(w, r, status, "sorry", look.Page{Title: what, Data: do})
+	open("/", func(*http.Request) (reply, error) { return reply{}, errNoPage })
+
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(p.answer(func(*http.Request) (reply, error) { return reply{}, errForeign }))
+	return look.Secure(origin.Handler(mux))
 }

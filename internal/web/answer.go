@@ -1,0 +1,172 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"dispatchd/internal/look"
+	"dispatchd/internal/secret"
+	"dispatchd/internal/service"
+)
+
+// reply is what a handler wants to be shown: a page, or another address.
+type reply struct {
+	status int    // default 200, with to 303
+	name   string // of the page
+	page   look.Page
+	to     string // a path to go to instead of a page
+	cookie *http.Cookie
+}
+
+// handler answers a request, or says why it cannot.
+type handler func(r *http.Request) (reply, error)
+
+// apology is an error that knows its page.
+type apology struct {
+	status   int
+	what, do string
+}
+
+// Error implements error.
+func (a *apology) Error() string { return a.what }
+
+var (
+	errNoPage  = &apology{http.StatusNotFound, "There is no such page", "The address may be mistyped or out of date."}
+	errForeign = &apology{
+		http.StatusForbidden, "This did not come from our own page",
+		"Another site, or a very old browser, sent this form. Nothing was changed. Open the page here and try again.",
+	}
+)
+
+// maxForm bounds every form but an upload.
+const maxForm = 64 << 10
+
+// answer sends what a handler replies.
+func (p *Pages) answer(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && !isUpload(r) {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := r.ParseForm(); err != nil {
+				p.sorry(w, r, &apology{http.StatusBadRequest, "The form could not be read", "Go back and try again."})
+				return
+			}
+		}
+		re, err := h(r)
+		if err != nil {
+			p.sorry(w, r, p.apologise(r, err))
+			return
+		}
+		if re.cookie != nil {
+			http.SetCookie(w, re.cookie)
+		}
+		if re.to != "" {
+			http.Redirect(w, r, re.to, http.StatusSeeOther)
+			return
+		}
+		if re.status == 0 {
+			re.status = http.StatusOK
+		}
+		p.show(w, r, re.status, re.name, re.page)
+	}
+}
+
+func isUpload(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
+}
+
+// show sends a page.
+func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, name string, page look.Page) {
+	page.Site, page.Footer = p.o.Site, "dispatchd "+p.o.Version
+	if err := p.pages.Render(w, status, name, page); err != nil {
+		id := secret.NewKey(9).Reveal()
+		p.log.Error("a page could not be made", "id", id, "page", name, "err", err)
+		http.Error(w, "Something went wrong inside dispatchd. The operator finds the details in the log under "+id+".", http.StatusInternalServerError)
+	}
+}
+
+// sorry sends the page that says what went wrong and what to do.
+func (p *Pages) sorry(w http.ResponseWriter, r *http.Request, a *apology) {
+	p.show(w, r, a.status, "sorry", look.Page{Title: a.what, Data: a.do})
+}
+
+// apologise is the one place where an error becomes words. What is ours to mend
+// goes to the log under an id that the page shows.
+func (p *Pages) apologise(r *http.Request, err error) *apology {
+	var a *apology
+	var e *service.Error
+	switch {
+	case errors.As(err, &a):
+		return a
+	case errors.Is(err, service.ErrNotSignedIn):
+		return &apology{http.StatusUnauthorized, "You are signed out", "Nothing was changed. Sign in again, then repeat what you did."}
+	case errors.As(err, &e):
+		what := strings.TrimSuffix(e.What, ".")
+		switch e.Code {
+		case service.CodeNotFound:
+			return &apology{http.StatusNotFound, what, e.Do}
+		case service.CodeGone:
+			return &apology{http.StatusGone, what, e.Do}
+		case service.CodeRateLimited:
+			return &apology{http.StatusTooManyRequests, what, e.Do}
+		case service.CodeInvalid:
+			for _, problem := range e.Problems {
+				e.Do += " " + strings.ToUpper(problem.Why[:1]) + problem.Why[1:] + "."
+			}
+			return &apology{http.StatusBadRequest, what, strings.TrimSpace(e.Do)}
+		case service.CodeReadOnly, service.CodeConflict:
+			return &apology{http.StatusConflict, what, e.Do}
+		case service.CodeUnavailable, service.CodeForgot:
+			p.log.Warn("a page failed", "path", firstPart(r), "err", err)
+			return &apology{
+				http.StatusServiceUnavailable, "This does not work right now",
+				"The service's memory does not answer, so the change may not have been made. Try again in a minute; everything can be repeated safely.",
+			}
+		case service.CodeInternal:
+		}
+	case errors.Is(err, context.Canceled):
+		return &apology{http.StatusServiceUnavailable, "The request was cut off", "Try again; everything can be repeated safely."}
+	}
+	id := secret.NewKey(9).Reveal()
+	p.log.Error("a page failed", "id", id, "path", firstPart(r), "err", err)
+	return &apology{http.StatusInternalServerError, "Something went wrong on our side", "Tell the operator of this service this number: " + id + "."}
+}
+
+// firstPart is a path without what may be secret in it.
+func firstPart(r *http.Request) string {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if rest != "" {
+		rest = "/…"
+	}
+	return "/" + first + rest
+}
+
+// clientOf names who asks, for limits and the audit log: the address, of an
+// IPv6 one the network that one customer has. A proxy on this machine or in our
+// own network says for whom it asks in the last part of X-Forwarded-For; from
+// anywhere else that header may say anything.
+func clientOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "unknown"
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return "unknown"
+	}
+	if addr = addr.Unmap(); addr.IsLoopback() || addr.IsPrivate() {
+		parts := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+		if said, err := netip.ParseAddr(strings.TrimSpace(parts[len(parts)-1])); err == nil {
+			addr = said.Unmap()
+		}
+	}
+	if addr.Is6() {
+		if net, err := addr.WithZone("").Prefix(64); err == nil {
+			return net.String()
+		}
+	}
+	return addr.String()
+}
