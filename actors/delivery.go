@@ -101,7 +101,7 @@ func (s *System) affiliations(ctx context.Context, organisation string, list []e
 		if u == nil || i >= len(who) {
 			continue
 		}
-		j := slices.IndexFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == organisation })
+		j := slices.IndexFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == organisation && !a.Muted })
 		if j >= 0 {
 			who[i] = &u.Affiliations[j]
 		}

@@ -39,6 +39,14 @@ func with(orgs []string, rows ...event.Registration) event.User {
 	return u
 }
 
+// mutedBy has the organisation mute the user.
+func mutedBy(u event.User, org string) event.User {
+	for i := range u.Affiliations {
+		u.Affiliations[i].Muted = u.Affiliations[i].Org == org
+	}
+	return u
+}
+
 func TestPlanUser(t *testing.T) {
 	t.Parallel()
 	alive := func(c string, base int) event.Registration {
@@ -60,6 +68,8 @@ func TestPlanUser(t *testing.T) {
 		{name: "new", user: with([]string{"uni-a"}), step: "put main"},
 		{name: "as wanted", user: with([]string{"uni-a"}, alive("main", 1))},
 		{name: "only disabled", user: with([]string{"off"}, alive("main", 1)), step: "delete main"},
+		{name: "muted", user: mutedBy(with([]string{"uni-a"}, alive("main", 1)), "uni-a"), step: "delete main"},
+		{name: "muted by one of two", user: mutedBy(with([]string{"uni-a", "uni-b"}, alive("main", 1)), "uni-b")},
 		{name: "nobody left", user: with(nil, alive("main", 1)), step: "delete main"},
 		{name: "another base", user: with([]string{"uni-a"}, alive("main", 9)), step: "put main"},
 		{name: "e-mail counts", user: with([]string{"uni-b"}), step: "put other"},

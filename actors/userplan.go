@@ -52,7 +52,7 @@ func planUser(in planInput) plan {
 			unsure = true
 			continue
 		}
-		if !o.AnyEnabled() {
+		if !o.AnyEnabled() || a.Muted {
 			continue
 		}
 		// A credential that is not configured is wanted all the same: its rows

@@ -41,6 +41,7 @@ var below = map[string][]string{
 	"internal/deliver/email":   {"internal/deliver"},
 	"internal/service":         {"internal/store"},
 	"internal/admin":           {"internal/service", "internal/store", "internal/look"},
+	"internal/hubapi":          {"internal/service", "internal/store"},
 	"internal/cli":             {"internal/service", "internal/store"},
 	"internal/look":            {},
 	"internal/web":             {"internal/service", "internal/store", "internal/look"},

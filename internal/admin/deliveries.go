@@ -1,12 +1,7 @@
 package admin
 
 import (
-	"cmp"
-	"fmt"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"dispatchd/internal/event"
@@ -64,57 +59,16 @@ func (s *Server) deadLetters(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, r, http.StatusOK, answer)
 }
 
-// maxAttempts bounds how far back the attempt log is paged.
-const maxAttempts = 100_000
-
-// attempts pages through the attempt log. It grows at its head while somebody
-// reads, so a cursor names an attempt and not a position.
 func (s *Server) attempts(w http.ResponseWriter, r *http.Request) error {
 	p, ch, err := part(r)
 	if err != nil {
 		return err
 	}
-	want := p.limit + 1
-	if p.cursor != "" {
-		want = maxAttempts
-	}
-	list, err := s.o.Service.Attempts(r.Context(), r.PathValue("id"), ch, want)
+	list, err := s.o.Service.AttemptPage(r.Context(), r.PathValue("id"), ch, p.cursor, p.limit)
 	if err != nil {
 		return err
 	}
-	if p.cursor != "" {
-		if list, err = behind(list, p.cursor); err != nil {
-			return err
-		}
-	}
-	answer := struct {
-		Attempts []event.Attempt `json:"attempts"`
-		Next     string          `json:"next,omitempty"`
-	}{Attempts: orEmpty(list)}
-	if len(list) > p.limit {
-		answer.Attempts = list[:p.limit]
-		answer.Next = attemptCursor(list[p.limit-1])
-	}
-	return s.send(w, r, http.StatusOK, answer)
-}
-
-// attemptCursor names an attempt: when it began, its number, its delivery.
-func attemptCursor(a event.Attempt) string {
-	return fmt.Sprintf("%d.%d.%s", a.Start.UnixNano(), a.Number, a.DeliveryID)
-}
-
-// behind returns the attempts after the one that the cursor names. When that
-// one has left the log, so has everything older: then those that began before.
-func behind(list []event.Attempt, cursor string) ([]event.Attempt, error) {
-	nanos, rest, _ := strings.Cut(cursor, ".")
-	start, err := strconv.ParseInt(nanos, 10, 64)
-	if err != nil || rest == "" || len(cursor) > 200 {
-		return nil, badCursor()
-	}
-	if i := slices.IndexFunc(list, func(a event.Attempt) bool { return attemptCursor(a) == cursor }); i >= 0 {
-		return list[i+1:], nil
-	}
-	return slices.DeleteFunc(list, func(a event.Attempt) bool { return cmp.Compare(a.Start.UnixNano(), start) >= 0 }), nil
+	return s.send(w, r, http.StatusOK, list)
 }
 
 // selection reads which dead letters are meant. The body must be there, so that

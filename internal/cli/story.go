@@ -113,6 +113,9 @@ func (s *session) showAffiliation(a service.StoryAffiliation) {
 		who := strings.Join(nonEmpty(a.Name, a.Email, a.EPPN), ", ")
 		wrap(w, "", "  ", fmt.Sprintf("%s, user since %s: %s", a.Org, clock(a.AffiliatedAt), orDash(who)))
 	}
+	if a.Muted {
+		wrap(w, "  ", "    ", "muted: the organisation does not want to be told for now")
+	}
 	for _, slot := range a.Slots {
 		text := fmt.Sprintf("%s: %s of %s waits, next try %s", slot.Channel, types(slot.Types), clock(slot.LatestAt), clock(slot.Due))
 		if slot.InFlight {

@@ -155,6 +155,9 @@ type Affiliation struct {
 	AffiliatedAt time.Time
 	// Announce asks for a CREATED event that is not in the intake log yet.
 	Announce bool
+	// Muted says that the organisation does not want to be told of this user for
+	// now, though the user stays one of its own.
+	Muted bool
 }
 
 // RegState is where a registration stands between us and ORCID.

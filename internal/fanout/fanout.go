@@ -347,8 +347,8 @@ const (
 )
 
 // owed calls tell for every organisation that is owed a ping of this
-// credential: affiliated, served by that credential, enabled. Otherwise it
-// says why nobody is.
+// credential: affiliated and not muted, served by that credential, enabled.
+// Otherwise it says why nobody is.
 func owed(dir Directory, u *event.User, credential string, tell func(orgID string)) reason {
 	if u == nil {
 		return unknown
@@ -356,7 +356,7 @@ func owed(dir Directory, u *event.User, credential string, tell func(orgID strin
 	why := notWanted
 	for _, a := range u.Affiliations {
 		o, ok := dir.Organisation(a.Org)
-		if !ok || o.Credential != credential {
+		if !ok || o.Credential != credential || a.Muted {
 			continue
 		}
 		if !o.AnyEnabled() {

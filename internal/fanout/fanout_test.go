@@ -64,6 +64,8 @@ func TestOwedFollowsAffiliationCredentialAndSwitch(t *testing.T) {
 		"affiliated but switched off":      {user("off-main"), "main", noOrganisation, nil},
 		"one":                              {user("on-main"), "main", told, []string{"on-main"}},
 		"each channel counts":              {user("off-main", "mail-main", "on-main"), "main", told, []string{"mail-main", "on-main"}},
+		"muted":                            {muting(user("on-main"), "on-main"), "main", notWanted, nil},
+		"muted by one only":                {muting(user("on-main", "mail-main"), "on-main"), "main", told, []string{"mail-main"}},
 		"each credential tells its own":    {user("on-main", "on-other"), "other", told, []string{"on-other"}},
 	} {
 		var got []string
@@ -73,6 +75,14 @@ func TestOwedFollowsAffiliationCredentialAndSwitch(t *testing.T) {
 			t.Errorf("%s: %v %v, want %v %v", name, why, got, c.want, c.told)
 		}
 	}
+}
+
+// muting has the organisation mute the user.
+func muting(u *event.User, org string) *event.User {
+	for i := range u.Affiliations {
+		u.Affiliations[i].Muted = u.Affiliations[i].Muted || u.Affiliations[i].Org == org
+	}
+	return u
 }
 
 // recorder notes hints.

@@ -324,7 +324,7 @@ func (w *Watcher) readSecond(ctx context.Context, credential string, r *round, e
 // none is.
 func firstOrg(u *event.User, serves func(string) bool) (first string) {
 	for _, a := range u.Affiliations {
-		if serves(a.Org) && (first == "" || a.Org < first) {
+		if serves(a.Org) && !a.Muted && (first == "" || a.Org < first) {
 			first = a.Org
 		}
 	}

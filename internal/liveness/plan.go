@@ -143,7 +143,7 @@ func knownUntil(u *event.User, credential string, silence event.Silence, served 
 	known := latest(u.LastPing, silence.At)
 	var first time.Time
 	for _, a := range u.Affiliations {
-		if served(a.Org) && (first.IsZero() || a.AffiliatedAt.Before(first)) {
+		if served(a.Org) && !a.Muted && (first.IsZero() || a.AffiliatedAt.Before(first)) {
 			first = a.AffiliatedAt
 		}
 	}

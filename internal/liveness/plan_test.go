@@ -168,8 +168,11 @@ func TestUntilWhenChangesAreKnown(t *testing.T) {
 	u := event.User{
 		LastPing: noon.Add(-10 * time.Hour),
 		Affiliations: []event.Affiliation{
-			{Org: "elsewhere", AffiliatedAt: noon}, {Org: "b", AffiliatedAt: noon.Add(-5 * time.Hour)}, {Org: "a", AffiliatedAt: noon.Add(-7 * time.Hour)},
+			{Org: "elsewhere", AffiliatedAt: noon}, {Org: "0", AffiliatedAt: noon.Add(-9 * time.Hour), Muted: true}, {Org: "b", AffiliatedAt: noon.Add(-5 * time.Hour)}, {Org: "a", AffiliatedAt: noon.Add(-7 * time.Hour)},
 		},
+	}
+	if got := firstOrg(&u, serves); got != "a" {
+		t.Errorf("the first organisation that is told: %q", got)
 	}
 	if got, want := knownUntil(&u, "main", event.Silence{}, serves), noon.Add(-7*time.Hour); !got.Equal(want) {
 		t.Errorf("until the first affiliation: %s, want %s", got, want)

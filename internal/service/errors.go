@@ -66,6 +66,11 @@ func invalid(what string, err error) *Error {
 	return e
 }
 
+// badField is a request that is wrong in one field.
+func badField(key string, why error) *Error {
+	return &Error{Code: CodeInvalid, What: "The request is not valid.", Problems: []org.Problem{{Key: key, Why: why.Error()}}}
+}
+
 // Explain turns a failure of a part below into an Error, in words for people.
 func Explain(doing string, err error) error {
 	if err == nil {

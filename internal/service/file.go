@@ -94,7 +94,8 @@ func keepUnsaid(o, old *org.Organisation) {
 		o.Webhook.SigningSecret = old.Webhook.SigningSecret
 		o.Webhook.OldSigningSecret = old.Webhook.OldSigningSecret
 	}
-	if !o.API.ClientSecret.IsSet() {
+	// Redis has only its hash: that of the same secret is no change.
+	if !o.API.ClientSecret.IsSet() || sameClient(old.API, o.API) {
 		o.API.ClientSecret = old.API.ClientSecret
 	}
 }

@@ -217,6 +217,15 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 			return Explain("note the job", err)
 		}
 	}
+	endTokens := func() error {
+		if old == nil || sameClient(old.API, next.API) {
+			return nil
+		}
+		return Explain("end the access tokens", s.o.Store.DropAPITokens(ctx, next.ID))
+	}
+	if err := endTokens(); err != nil {
+		return err
+	}
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
 		return Explain("save the organisation", err)
 	}
@@ -229,7 +238,8 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	}
 	s.o.Directory.Put(next)
 	s.audit(by, "organisation saved", "org", next.ID, "changed", Changed(old, &next))
-	return nil
+	// Once more: until now the old secret made new ones.
+	return endTokens()
 }
 
 // switchChannels tells the organisation's partition which channels are
@@ -326,7 +336,7 @@ func Changed(old, next *org.Organisation) []string {
 	add("email.mode", e.Mode == f.Mode)
 	add("email.monthly", e.Monthly == f.Monthly)
 	add("email.max_per_hour", e.MaxPerHour == f.MaxPerHour)
-	add("api", old.API == next.API)
+	add("api", sameClient(old.API, next.API))
 	return out
 }
 

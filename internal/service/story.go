@@ -39,6 +39,8 @@ type StoryAffiliation struct {
 	EPPN         string    `json:"eppn,omitempty"`
 	Name         string    `json:"name,omitempty"`
 	AffiliatedAt time.Time `json:"affiliated_at,omitzero"`
+	// Muted says that the organisation does not want to be told for now.
+	Muted bool `json:"muted,omitempty"`
 	// Slots are what waits to be told, DeadLetters what was given up on.
 	Slots       []StorySlot       `json:"slots"`
 	DeadLetters []StoryDeadLetter `json:"dead_letters"`
@@ -107,7 +109,7 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 	if u != nil {
 		story.LastPing = u.LastPing
 		for _, a := range u.Affiliations {
-			story.Affiliations = append(story.Affiliations, StoryAffiliation{Org: a.Org, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt})
+			story.Affiliations = append(story.Affiliations, StoryAffiliation{Org: a.Org, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt, Muted: a.Muted})
 		}
 		for _, r := range u.Registrations {
 			story.Registrations = append(story.Registrations, StoryRegistration{

@@ -120,6 +120,8 @@ type UserRow struct {
 	AffiliatedAt time.Time `json:"affiliated_at"`
 	LastPing     time.Time `json:"last_ping,omitzero"`
 	Registration string    `json:"registration"`
+	// Muted says that the organisation does not want to be told for now.
+	Muted bool `json:"muted,omitempty"`
 }
 
 // Users returns a page of an organisation's users. A user may come twice over
@@ -149,7 +151,7 @@ func (s *Service) Users(ctx context.Context, orgID, cursor string, n int) (UserP
 			if a.Org == orgID {
 				page.Users = append(page.Users, UserRow{
 					ORCID: u.ORCID, Email: a.Email, EPPN: a.EPPN, Name: a.Name, AffiliatedAt: a.AffiliatedAt,
-					LastPing: u.LastPing, Registration: registrationWord(u, o.Credential),
+					LastPing: u.LastPing, Registration: registrationWord(u, o.Credential), Muted: a.Muted,
 				})
 			}
 		}

@@ -114,6 +114,9 @@ func (k keys) digestUsers(p int, o string) string {
 }
 func (k keys) mailed(p int, o string) string { return k.channel(p, o, event.Email) + "mailed" }
 
+// apiTokens are an organisation's access tokens of the Hub-compatible API.
+func (k keys) apiTokens(p int, o string) string { return k.part(p) + "o:" + o + ":api" }
+
 // channelCode is the channel inside keys and the ready index.
 func channelCode(ch event.Channel) string {
 	switch ch {

@@ -126,6 +126,7 @@ return 1
 
 // DropOrganisation removes every key of an organisation's channels: it disables
 // them, cancels and purges what is left, and removes control and attempt logs.
+// Its API tokens end too.
 // It may be repeated after an error.
 func (s *Store) DropOrganisation(ctx context.Context, org string) error {
 	for _, ch := range event.Channels {
@@ -149,5 +150,6 @@ func (s *Store) DropOrganisation(ctx context.Context, org string) error {
 	for _, ch := range event.Channels {
 		c.keys = append(c.keys, s.keys.attempts(p, org, ch))
 	}
+	c.keys = append(c.keys, s.keys.apiTokens(p, org))
 	return s.one(ctx, "drop the channels", org, c)
 }

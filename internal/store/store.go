@@ -215,6 +215,8 @@ type scripts struct {
 	checkScripts
 	mailScripts
 	briefScripts
+
+	apiTokenScripts
 }
 
 func newScripts() scripts {
@@ -227,5 +229,7 @@ func newScripts() scripts {
 		checkScripts: newCheckScripts(),
 		mailScripts:  newMailScripts(),
 		briefScripts: newBriefScripts(),
+
+		apiTokenScripts: newAPITokenScripts(),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"dispatchd/internal/event"
@@ -14,8 +15,10 @@ import (
 // The record of a user is as small as it can be without a dictionary:
 //
 //	last ping    4 bytes, seconds since 1970, big-endian; 0 is none
-//	head         1 byte: 001 and the number of affiliations (31: 31 + a uvarint)
-//	affiliation  uvarint organisation<<2 | announce<<1 | personal
+//	head         1 byte: 001 and the number of affiliations (31: 31 + a uvarint);
+//	             010 in front when one of them is muted
+//	affiliation  uvarint organisation<<2 | announce<<1 | personal; in the form
+//	             010 organisation<<3 | muted<<2 | announce<<1 | personal
 //	             4 bytes affiliated at, seconds
 //	             if personal: e-mail, eppn, name, each a uvarint length and bytes
 //	registration uvarint credential<<4 | troubled<<3 | state
@@ -28,6 +31,7 @@ import (
 const (
 	pingBytes     = 4
 	codecHead     = 0x20
+	codecHeadMute = 0x40
 	codecHeadMask = 0xe0
 	manyCount     = 31
 
@@ -68,10 +72,14 @@ func encodeUser(u *event.User, orgs, creds *numberTable) ([]byte, error) {
 		return nil, nil
 	}
 	b := make([]byte, 0, 96)
+	form, shift := byte(codecHead), 2
+	if slices.ContainsFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Muted }) {
+		form, shift = codecHeadMute, 3
+	}
 	if n := len(u.Affiliations); n < manyCount {
-		b = append(b, codecHead|byte(n))
+		b = append(b, form|byte(n))
 	} else {
-		b = append(b, codecHead|manyCount)
+		b = append(b, form|manyCount)
 		b = binary.AppendUvarint(b, uint64(n-manyCount))
 	}
 	for i := range u.Affiliations {
@@ -85,7 +93,10 @@ func encodeUser(u *event.User, orgs, creds *numberTable) ([]byte, error) {
 		if !ok {
 			return nil, fmt.Errorf("organisation %q has no number", a.Org)
 		}
-		head := uint64(n) << 2
+		head := uint64(n) << shift
+		if a.Muted {
+			head |= 4
+		}
 		if a.Announce {
 			head |= 2
 		}
@@ -162,7 +173,12 @@ func decodeUser(id orcid.ID, raw string, orgs, creds *numberTable) (*event.User,
 	d := decoder{rest: raw}
 	u.LastPing = d.seconds()
 	head := d.byte()
-	if head&codecHeadMask != codecHead {
+	shift := 2
+	switch head & codecHeadMask {
+	case codecHead:
+	case codecHeadMute:
+		shift = 3
+	default:
 		return nil, fmt.Errorf("%w: unknown form 0x%02x", ErrDamaged, head)
 	}
 	count := uint64(head &^ codecHeadMask)
@@ -173,7 +189,7 @@ func decodeUser(id orcid.ID, raw string, orgs, creds *numberTable) (*event.User,
 		u.Affiliations = make([]event.Affiliation, 0, min(count, 64))
 	}
 	for i := uint64(0); i < count && d.err == nil; i++ {
-		u.Affiliations = append(u.Affiliations, d.affiliation(orgs))
+		u.Affiliations = append(u.Affiliations, d.affiliation(orgs, shift))
 	}
 	for d.rest != "" && d.err == nil {
 		u.Registrations = append(u.Registrations, d.registration(creds))
@@ -263,9 +279,13 @@ func (d *decoder) name(what string, t *numberTable, n uint64) string {
 	return name
 }
 
-func (d *decoder) affiliation(orgs *numberTable) event.Affiliation {
-	head := d.uvarint(math.MaxUint32 << 2)
-	a := event.Affiliation{Org: d.name("organisation", orgs, head>>2), AffiliatedAt: d.seconds(), Announce: head&2 != 0}
+// affiliation reads one whose organisation's number begins at the bit shift.
+func (d *decoder) affiliation(orgs *numberTable, shift int) event.Affiliation {
+	head := d.uvarint(math.MaxUint32 << shift)
+	a := event.Affiliation{
+		Org: d.name("organisation", orgs, head>>shift), AffiliatedAt: d.seconds(), Announce: head&2 != 0,
+		Muted: shift == 3 && head&4 != 0,
+	}
 	if head&1 != 0 {
 		a.Email = d.take(d.uvarint(maxPersonal))
 		a.EPPN = d.take(d.uvarint(maxPersonal))

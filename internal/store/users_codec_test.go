@@ -66,6 +66,7 @@ func genUser() *rapid.Generator[event.User] {
 			u.Affiliations = append(u.Affiliations, event.Affiliation{
 				Org: o, Email: text.Draw(t, "email"), EPPN: text.Draw(t, "eppn"), Name: text.Draw(t, "name"),
 				AffiliatedAt: genSeconds().Draw(t, "at"), Announce: rapid.Bool().Draw(t, "announce"),
+				Muted: rapid.IntRange(0, 9).Draw(t, "muted") == 9,
 			})
 		}
 		type row struct {
@@ -174,7 +175,7 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 		want error
 	}{
 		"nothing":                   {"", ErrDamaged},
-		"another form":              {"41" + "04" + "6a000000", ErrDamaged},
+		"another form":              {"61" + "04" + "6a000000", ErrDamaged},
 		"nobody":                    {"20", ErrDamaged},
 		"no affiliation follows":    {"21", ErrDamaged},
 		"organisation zero":         {"21" + "00" + "6a000000", errNoName},

@@ -235,6 +235,30 @@ func (s *Store) unaffiliate(ctx context.Context, orgID string, ids []orcid.ID, w
 	return removed, damaged, nil
 }
 
+// SetMuted says whether the organisation wants to be told of one of its users,
+// and asks for a look at the user from work on. It reports whether the user is
+// affiliated with it at all.
+func (s *Store) SetMuted(ctx context.Context, id orcid.ID, orgID string, muted bool, work time.Time) (affiliated bool, err error) {
+	raws, err := s.readRaw(ctx, s.scripts.userRead, []orcid.ID{id}, nil)
+	if err != nil {
+		return false, fmt.Errorf("mute a user of %s: %w", orgID, err)
+	}
+	edit := userEdit{id: id, work: lowerWork(work), raw: raws[0]}
+	edit.apply = func(u *event.User) bool {
+		i := slices.IndexFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == orgID })
+		affiliated = i >= 0
+		if !affiliated || u.Affiliations[i].Muted == muted {
+			return false
+		}
+		u.Affiliations[i].Muted = muted
+		return true
+	}
+	if err := s.editUsers(ctx, s.scripts.userAdd, []userEdit{edit}); err != nil {
+		return affiliated, fmt.Errorf("mute a user of %s: %w", orgID, err)
+	}
+	return affiliated, nil
+}
+
 // leaveIndex takes users out of the member index whose records are not
 // affiliated any more. Somebody may affiliate one of them again meanwhile:
 // whoever is last, of this look at the records and stayInIndex, puts the number

@@ -342,3 +342,53 @@ func TestConcurrentEditsLoseNothing(t *testing.T) {
 		t.Logf("%d conflicts of SaveUser", conflicts)
 	})
 }
+
+func TestMutingIsOneOrganisations(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *Store) {
+		ctx := context.Background()
+		id, at := testID(t, 42), time.Unix(1_795_000_000, 0).UTC()
+		if ok, err := s.SetMuted(ctx, id, "uni-a", true, at); err != nil || ok {
+			t.Fatalf("nobody is muted: %v %v", ok, err)
+		}
+		for _, o := range []string{"uni-a", "uni-b"} {
+			if _, err := s.Affiliate(ctx, id, event.Affiliation{Org: o, Name: "N", AffiliatedAt: at}, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		state := func(want ...bool) {
+			t.Helper()
+			u, err := s.User(ctx, id)
+			if err != nil || len(u.Affiliations) != 2 {
+				t.Fatalf("%+v %v", u, err)
+			}
+			for i, a := range u.Affiliations {
+				if a.Muted != want[i] || a.Name != "N" || !a.AffiliatedAt.Equal(at) {
+					t.Errorf("%+v, muted want %v", a, want[i])
+				}
+			}
+		}
+		if ok, err := s.SetMuted(ctx, id, "uni-c", true, at); err != nil || ok {
+			t.Fatalf("%v %v", ok, err)
+		}
+		state(false, false)
+		for range 2 {
+			if ok, err := s.SetMuted(ctx, id, "uni-b", true, at); err != nil || !ok {
+				t.Fatalf("%v %v", ok, err)
+			}
+			state(false, true)
+		}
+		if due, _, err := s.DueUsers(ctx, at, 10); err != nil || len(due) != 1 {
+			t.Errorf("due: %v %v", due, err)
+		}
+		// New data leaves it as it is.
+		if _, err := s.Affiliate(ctx, id, event.Affiliation{Org: "uni-b", Email: "x@b.example"}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		state(false, true)
+		if ok, err := s.SetMuted(ctx, id, "uni-b", false, at); err != nil || !ok {
+			t.Fatalf("%v %v", ok, err)
+		}
+		state(false, false)
+	})
+}
