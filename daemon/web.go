@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"dispatchd/internal/hubapi"
 	"dispatchd/internal/web"
 )
 
@@ -32,10 +33,8 @@ const (
 // webMux joins the faces that share [listen].web. Each has its own paths and
 // its own way to know who asks; a new one is one line here:
 //
-//	mux.Handle("/oauth/", hub.Handler())  // Hub-compatible API: tokens
-//	mux.Handle("/api/", hub.Handler())    // Hub-compatible API
 //	mux.Handle("/u/", mails.Handler())    // links in mails that act without signing in
-func (a *app) webMux() (*http.ServeMux, error) {
+func (a *app) webMux() (http.Handler, error) {
 	mux := http.NewServeMux()
 	pages, err := web.New(web.Options{
 		Service: a.service, Secure: strings.HasPrefix(a.config.Load().WebURL, "https://"), Mail: func() bool { return a.mail.Load() != nil },
@@ -45,7 +44,11 @@ func (a *app) webMux() (*http.ServeMux, error) {
 		return nil, err
 	}
 	mux.Handle("/", pages.Handler())
-	return mux, nil
+	hub, err := hubapi.New(hubapi.Options{Service: a.service, Logger: a.log, Panics: a.metrics.panicked})
+	if err != nil {
+		return nil, err
+	}
+	return hub.Or(mux), nil // before the mux, which would tidy the URLs in its paths
 }
 
 // setWeb prepares the listener of people and organisations.
