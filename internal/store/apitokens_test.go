@@ -11,7 +11,7 @@ import (
 
 func TestAPITokensAreTheOrganisationsUntilTheyEnd(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		now := time.Date(2026, 11, 26, 1, 2, 3, 0, time.UTC)
 		s.nowFunc = func() time.Time { return now }
@@ -73,7 +73,7 @@ func TestAPITokensAreTheOrganisationsUntilTheyEnd(t *testing.T) {
 
 func TestAPITokensAreBoundedAndLeaveWithTheOrganisation(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		var first, last secret.Text
 		for i := range maxAPITokens + 2 {

@@ -345,7 +345,7 @@ func TestConcurrentEditsLoseNothing(t *testing.T) {
 
 func TestMutingIsOneOrganisations(t *testing.T) {
 	t.Parallel()
-	onBoth(t, func(t *testing.T, s *Store) {
+	onEach(t, func(t *testing.T, s *Store) {
 		ctx := context.Background()
 		id, at := testID(t, 42), time.Unix(1_795_000_000, 0).UTC()
 		if ok, err := s.SetMuted(ctx, id, "uni-a", true, at); err != nil || ok {
