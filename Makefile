@@ -51,13 +51,22 @@ check-generated: generate ## fail when a generated file was not committed
 	git diff --exit-code
 
 # What the tests start, by the name of its Debian package, which is the program's too.
+# (policy-rc.d keeps apt from starting the services.)
 NEEDED := redis-server chromium
+# Linux also tests what runs it there: units, alert rules, proxies.
+ifeq ($(shell uname -s),Linux)
+NEEDED += systemd prometheus nginx caddy
+endif
 
-deps: ## install what the tests need: redis-server, chromium
-	@missing=""; for p in $(NEEDED); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+deps: ## install what the tests need: redis-server, chromium, on Linux also systemd, prometheus, nginx, caddy
+	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "make:$$missing missing; installing with apt-get"; \
+	  if [ ! -e /usr/sbin/policy-rc.d ]; then \
+	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+	  fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else \
 	  echo "make:$$missing missing (redis-server 7 or newer). Install it, for example:"; \
