@@ -24,7 +24,7 @@ func in(u event.User) planInput {
 		user: u, now: t0,
 		organisation: func(id string) (*org.Organisation, bool) { o, ok := orgs[id]; return o, ok },
 		base: func(c string) (int, bool) {
-			n, ok := map[string]int{"main": 1, "other": 2}[c]
+			n, ok := map[string]int{"main": 1, "other": 2, "hub:main": 7, "hub:other": 8}[c]
 			return n, ok
 		},
 		blocked: func(string) (time.Duration, bool) { return 0, false },
@@ -51,6 +51,14 @@ func TestPlanUser(t *testing.T) {
 	t.Parallel()
 	alive := func(c string, base int) event.Registration {
 		return event.Registration{Credential: c, State: event.RegAlive, Epoch: 1, Base: base, Changed: t0.Add(-time.Hour)}
+	}
+	fresh := func(c string, base int) event.Registration {
+		r := alive(c, base)
+		r.Changed = t0.Add(-time.Minute)
+		return r
+	}
+	ofHub := func(c string) event.Registration {
+		return event.Registration{Credential: event.HubCredential(c), State: event.RegAlive, Epoch: 4711, Base: 7}
 	}
 	refusing := func(names ...string) func(*planInput) {
 		return func(p *planInput) {
@@ -80,6 +88,14 @@ func TestPlanUser(t *testing.T) {
 		{name: "nor can they be deleted", user: with(nil, alive("gone", 3)), again: unknownPause, blocked: []string{"gone"}},
 		{name: "in trouble", user: with([]string{"uni-a"}), change: refusing("main"), again: 5 * time.Minute, blocked: []string{"main"}},
 		{name: "the other goes on", user: with([]string{"uni-a", "uni-b"}), change: refusing("main"), step: "put other", again: -1, blocked: []string{"main"}},
+		{name: "a row of the Hub beside a new one", user: with([]string{"uni-a"}, fresh("main", 1), ofHub("main")), again: hubOverlap - time.Minute},
+		{name: "beside one that lives long enough", user: with([]string{"uni-a"}, alive("main", 1), ofHub("main")), step: "delete hub:main"},
+		{name: "beside one that another organisation lacks", user: with([]string{"uni-a", "uni-b"}, alive("main", 1), ofHub("main")), step: "put other"},
+		{name: "as long as it cannot be had", user: with([]string{"uni-a", "uni-b"}, alive("main", 1), ofHub("main")), change: refusing("other"), again: 5 * time.Minute, blocked: []string{"other"}},
+		{name: "registered by a credential that nobody wants", user: with([]string{"uni-a"}, ofHub("other")), step: "put main"},
+		{name: "and then", user: with([]string{"uni-a"}, alive("main", 1), ofHub("other")), step: "delete hub:other"},
+		{name: "of somebody who left", user: with(nil, ofHub("main")), step: "delete hub:main"},
+		{name: "of an unknown organisation", user: with([]string{"nobody"}, ofHub("main")), again: unsurePause},
 		{name: "in trouble with nothing to do", user: with([]string{"uni-a"}, alive("main", 1)), change: refusing("main")},
 	} {
 		p := in(c.user)

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"time"
 
 	"dispatchd/internal/event"
@@ -24,6 +25,33 @@ type planInput struct {
 	blocked func(credential string) (time.Duration, bool)
 	// announced holds the organisations whose CREATED was announced already.
 	announced map[string]bool
+}
+
+// hubOverlap is how long every registration of ours must have lived before one of
+// the Hub goes; one second more than is promised, because Changed has whole ones.
+const hubOverlap = 10*time.Minute + time.Second
+
+// replaced reports whether all the user's credentials have registrations that
+// have lived long enough for those of the Hub to go, which served all of them. If
+// they will have, it is looked again then.
+func replaced(in planInput, wanted register.Wanted, p *plan) bool {
+	var free time.Time
+	for credential := range wanted {
+		i := slices.IndexFunc(in.user.Registrations, func(r event.Registration) bool {
+			return r.Credential == credential && r.State == event.RegAlive
+		})
+		if i < 0 {
+			return false // when it lives the plan is made anew
+		}
+		if t := in.user.Registrations[i].Changed.Add(hubOverlap); t.After(free) {
+			free = t
+		}
+	}
+	if free.After(in.now) {
+		p.again = earliest(p.again, free)
+		return false
+	}
+	return true
 }
 
 // plan is what is to be done next for a user.
@@ -77,7 +105,7 @@ func planUser(in planInput) plan {
 			blocked bool
 		)
 		switch {
-		case unsure && !isWanted:
+		case unsure && !isWanted, event.IsHub(credential) && !replaced(in, wanted, &p):
 			usable[credential] = false
 			return
 		case !known:

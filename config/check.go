@@ -31,6 +31,10 @@ func (r *reader) complete(c *Config) {
 	if len(c.Redis.Addresses) > 0 && !r.given("redis.url") {
 		c.Redis.URL = ""
 	}
+	if c.Hub.LegacyMap != "" {
+		c.Hub.LegacyMap = r.resolve(c.Hub.LegacyMap)
+	}
+	c.Hub.LegacyBaseURL = strings.TrimRight(c.Hub.LegacyBaseURL, "/")
 	if c.Redis.CAFile != "" {
 		c.Redis.CAFile = r.resolve(c.Redis.CAFile)
 	}
@@ -95,6 +99,7 @@ func (r *reader) check(c *Config) {
 	r.checkORCID(c)
 	r.checkDelivery(&c.Delivery)
 	r.checkSMTP(&c.SMTP)
+	r.checkHub(c)
 	if t := c.Admin.Token.Reveal(); t != "" && (len(t) < 16 || strings.ContainsFunc(t, func(x rune) bool { return x <= ' ' || x > '~' })) {
 		r.refuse("admin.token", "must have at least 16 characters, visible ASCII without spaces; make one with: openssl rand -hex 32")
 	}

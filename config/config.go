@@ -35,6 +35,7 @@ type Config struct {
 	ORCID    ORCID    `toml:"orcid" doc:"ORCID and the API clients that we have there."`
 	Delivery Delivery `toml:"delivery" doc:"How organisations are told."`
 	SMTP     SMTP     `toml:"smtp" ship:"off" doc:"The mail server. Without host no e-mail is sent."`
+	Hub      Hub      `toml:"hub" ship:"off" doc:"Only while dispatchd takes over from the NZ ORCID Hub: docs/migrate-from-hub.md."`
 	Log      Log      `toml:"log" doc:"The log, on standard error."`
 	Metrics  Metrics  `toml:"metrics" reload:"restart" doc:"Prometheus metrics, at /metrics of [listen].admin."`
 
@@ -148,6 +149,27 @@ type SMTP struct {
 	TLS string `toml:"tls" doc:"\"starttls\", \"tls\" (from the first byte) or \"none\"."`
 	// From is an address as in a From header; set when Host is.
 	From string `toml:"from" example:"ORCID Hub <no-reply@hub.example.edu>" doc:"The sender of every e-mail. Must be set with host."`
+}
+
+// Hub says how the callbacks that the Hub registered at ORCID go on working until
+// each is replaced.
+type Hub struct {
+	// LegacyMap is absolute; empty means that there are none.
+	LegacyMap string `toml:"legacy_map" example:"/etc/dispatchd/legacy.csv" doc:"CSV with the header user_id,orcid,credential: whose callback /services/<user_id>/updated is, and which credential registered it. Each is answered, replaced by one of ours, and unregistered 10 minutes later. \"dispatchd hub config\" writes it."`
+	// LegacyBaseURL has no slash at its end.
+	LegacyBaseURL string `toml:"legacy_base_url" example:"https://orcidhub.example" doc:"The Hub's address, which now leads here. Must be set with legacy_map."`
+	// LegacyUntil is a date; see Until.
+	LegacyUntil string `toml:"legacy_until" example:"2027-03-31" doc:"The last day on which the Hub's callbacks are answered: anybody can guess them. At most a year ahead. Must be set with legacy_map."`
+}
+
+// Until is the moment from which the Hub's callbacks are answered 404: the end of
+// LegacyUntil everywhere on Earth; zero when that is not set.
+func (h *Hub) Until() time.Time {
+	day, err := time.Parse(time.DateOnly, h.LegacyUntil)
+	if err != nil {
+		return time.Time{} // the check has refused anything but a date
+	}
+	return day.Add(36 * time.Hour)
 }
 
 // Log says what is logged and how.

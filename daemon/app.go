@@ -24,6 +24,7 @@ import (
 	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
 	"dispatchd/internal/fanout"
+	"dispatchd/internal/hub"
 	"dispatchd/internal/intake"
 	"dispatchd/internal/intake/spool"
 	"dispatchd/internal/liveness"
@@ -66,6 +67,8 @@ type app struct {
 	prober    *liveness.Prober
 	watch     *liveness.Watcher
 	locks     atomic.Pointer[locks]
+	hub       atomic.Pointer[hub.Callbacks] // nil without the Hub's callbacks
+	taker     *hub.Taker
 
 	reloading    sync.Mutex
 	reloadFailed atomic.Bool // the last reload did
@@ -119,6 +122,14 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	if err := a.setWeb(); err != nil {
 		return nil, err
 	}
+	callbacks, err := loadHub(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.newTaker(); err != nil {
+		return nil, err
+	}
+	a.setHub(callbacks)
 	// The callback listener comes last and so is stopped first in the list, but
 	// what it acknowledges must outlive everything: its step only stops taking.
 	if err := a.setIntake(c); err != nil {
@@ -232,6 +243,7 @@ func (a *app) setIntake(c *config.Config) error {
 			name, ok := (*a.clients.Load())[clientID]
 			return name, ok
 		},
+		Hub:        a.findHub,
 		OnAppended: a.wakeFanout, OnTaken: func() { a.gaps.Pinged() }, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
 	})
 	if err != nil {

@@ -153,7 +153,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	creds, locked, err := a.credentials(ctx, a.config.Load(), a.keys.Load(), clients)
+	creds, locked, err := a.credentials(ctx, a.config.Load(), a.keys.Load(), clients, a.hub.Load())
 	if err != nil {
 		return err
 	}
@@ -216,6 +216,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	watching, unwatch := context.WithCancel(work)
 	at.unwatch = unwatch
 	at.running.Go(func() { a.watch.Run(watching) })
+	at.running.Go(func() { a.taker.Run(watching) })
 	at.running.Go(func() {
 		if err := a.service.Run(work); err != nil && work.Err() == nil {
 			a.log.Error("jobs do not run; restart dispatchd when redis works", "err", err)

@@ -13,6 +13,8 @@ import (
 	"dispatchd/actors"
 	"dispatchd/config"
 	"dispatchd/internal/callback"
+	"dispatchd/internal/event"
+	"dispatchd/internal/hub"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/service"
 )
@@ -39,7 +41,7 @@ func credentialNames(c *config.Config) []string {
 
 // credentials makes what the actors know of every credential, and says which of
 // them must not register with these keys.
-func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.Keys, clients orcidClientMap) ([]actors.Credential, locks, error) {
+func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.Keys, clients orcidClientMap, callbacks *hub.Callbacks) ([]actors.Credential, locks, error) {
 	var out []actors.Credential
 	locked := locks{}
 	for _, name := range credentialNames(c) {
@@ -58,7 +60,8 @@ func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.
 		}
 		out = append(out, one)
 	}
-	return out, locked, nil
+	ofHub, err := a.hubCredentials(ctx, c, clients, callbacks)
+	return append(out, ofHub...), locked, err
 }
 
 // sweepMoved looks at every user when the callback URLs of a credential are
@@ -69,8 +72,8 @@ func (a *app) sweepMoved(ctx context.Context, creds []actors.Credential, locked 
 	moved := map[string]string{} // fact → base
 	sweep := false
 	for _, c := range creds {
-		if _, ok := locked[c.Name]; ok {
-			continue // nothing is registered with it until a person says so
+		if _, ok := locked[c.Name]; ok || event.IsHub(c.Name) {
+			continue // nothing is registered with it, or not until a person says so
 		}
 		fact, base := "swept-base/"+c.Name, strconv.Itoa(c.BaseID)
 		last, err := a.store.Fact(ctx, fact)

@@ -25,6 +25,10 @@ func check(ctx context.Context, c *config.Config, path string, online bool, out 
 	for _, w := range c.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", w.Error())
 	}
+	callbacks, err := loadHub(c)
+	if err != nil {
+		return err
+	}
 	where := c.Redis.URL
 	switch {
 	case c.Embedded():
@@ -34,6 +38,12 @@ func check(ctx context.Context, c *config.Config, path string, online bool, out 
 	}
 	fmt.Fprintf(out, "%s is valid\n  organisations %d\n  credentials   %d\n  ORCID         %s\n  redis         %s\n",
 		path, len(c.Organisations), len(c.ORCID.Credentials), c.ORCID.Environment, where)
+	if callbacks != nil {
+		fmt.Fprintf(out, "  Hub callbacks %d, answered until %s\n", len(callbacks.Map.Rows), callbacks.Until.Format(time.DateTime))
+		for _, err := range callbacks.Map.Skipped {
+			fmt.Fprintf(out, "  skipped: %v\n", err)
+		}
+	}
 	if !online {
 		return nil
 	}

@@ -39,7 +39,7 @@ func (a *app) base(ctx context.Context, c *config.Config, keys *callback.Keys, c
 	}
 	newest, known := 0, false
 	for n, b := range bases {
-		if b.ClientID == clientID {
+		if b.ClientID == clientID && b.KeyID != hubKey {
 			newest, known = max(newest, n), known || keys.Has(b.KeyID)
 		}
 	}
@@ -102,7 +102,7 @@ func (a *app) AcceptKeys(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	creds, still, err := a.credentials(ctx, c, keys, clients)
+	creds, still, err := a.credentials(ctx, c, keys, clients, a.hub.Load())
 	if err != nil {
 		return false, err
 	}

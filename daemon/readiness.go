@@ -97,6 +97,7 @@ func (a *app) degraded() []service.Problem {
 		out = append(out, service.Problem{What: problem, Since: since, Cost: "nothing is delivered; pings go to the spool", Do: "systemctl status redis-server"})
 	}
 	out = append(out, a.lifeProblems()...)
+	out = append(out, a.hubProblems()...)
 	if a.config.Load().Shadow() {
 		out = append(out, service.Problem{
 			What: shadowWhat, Cost: "organisations are told nothing by us; dispatchd delivery log ORG --answers shows what they would be told",

@@ -60,7 +60,11 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	creds, locked, err := a.credentials(ctx, next, keys, clients)
+	callbacks, err := loadHub(next)
+	if err != nil {
+		return nil, err
+	}
+	creds, locked, err := a.credentials(ctx, next, keys, clients, callbacks)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +100,7 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 		return nil, err
 	}
 	a.config.Store(next)
+	a.setHub(callbacks)
 	a.o.Level.Set(next.Log.Level)
 	return append(sayOnce(changes, fileChanges), untried...), nil
 }

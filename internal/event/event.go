@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"dispatchd/internal/orcid"
@@ -190,6 +191,17 @@ func (s RegState) String() string {
 	}
 	return "state-" + strconv.Itoa(int(s))
 }
+
+// hubPrefix cannot begin a credential's name.
+const hubPrefix = "hub:"
+
+// HubCredential names what a credential registered in the days of the Hub, whose
+// rows all have one URL per user of the Hub: that user's id stands as the epoch.
+// Pings through it tell every organisation of the user, as they did there.
+func HubCredential(credential string) string { return hubPrefix + credential }
+
+// IsHub reports whether a credential is one that HubCredential names.
+func IsHub(credential string) bool { return strings.HasPrefix(credential, hubPrefix) }
 
 // Registration is the webhook row that a credential holds, or is to hold, at
 // ORCID for one user.

@@ -347,8 +347,8 @@ const (
 )
 
 // owed calls tell for every organisation that is owed a ping of this
-// credential: affiliated and not muted, served by that credential, enabled.
-// Otherwise it says why nobody is.
+// credential: affiliated and not muted, served by that credential (or the ping
+// came by a callback of the Hub), enabled. Otherwise it says why nobody is.
 func owed(dir Directory, u *event.User, credential string, tell func(orgID string)) reason {
 	if u == nil {
 		return unknown
@@ -356,7 +356,8 @@ func owed(dir Directory, u *event.User, credential string, tell func(orgID strin
 	why := notWanted
 	for _, a := range u.Affiliations {
 		o, ok := dir.Organisation(a.Org)
-		if !ok || o.Credential != credential || a.Muted {
+		// What the Hub registered for a user served all organisations at once.
+		if !ok || o.Credential != credential && !event.IsHub(credential) || a.Muted {
 			continue
 		}
 		if !o.AnyEnabled() {

@@ -8,10 +8,13 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
 	"dispatchd/internal/callback"
 	"dispatchd/internal/event"
+	"dispatchd/internal/hub"
+	"dispatchd/internal/orcid"
 )
 
 // handle answers one request. Nothing of ctx is kept: the ping is a value of
@@ -46,10 +49,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	if !ok {
 		if callback.Shaped(path) {
 			s.metrics.forged.Inc()
-		} else {
-			s.metrics.notFound.Inc()
+			ctx.SetStatusCode(fasthttp.StatusNotFound)
+			return
 		}
-		ctx.SetStatusCode(fasthttp.StatusNotFound)
+		s.handleHub(ctx)
 		return
 	}
 	if target.IsProbe() {
@@ -67,20 +70,37 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetStatusCode(fasthttp.StatusNoContent)
 		return
 	}
-	switch s.writer.write(event.Ping{
-		Credential: credential,
-		ORCID:      target.ORCID,
-		AcceptedAt: s.o.Now().Truncate(time.Microsecond),
-	}) {
+	s.take(ctx, credential, target.ORCID, s.metrics.accepted, s.metrics.spooled)
+}
+
+// take makes a ping durable and answers it.
+func (s *Server) take(ctx *fasthttp.RequestCtx, credential string, id orcid.ID, accepted, spooled prometheus.Counter) {
+	switch s.writer.write(event.Ping{Credential: credential, ORCID: id, AcceptedAt: s.o.Now().Truncate(time.Microsecond)}) {
 	case inLog:
-		s.metrics.accepted.Inc()
+		accepted.Inc()
 		ctx.SetStatusCode(fasthttp.StatusNoContent)
 	case inSpool:
-		s.metrics.spooled.Inc()
+		spooled.Inc()
 		ctx.SetStatusCode(fasthttp.StatusNoContent)
 	default:
 		s.metrics.refused.Inc()
 		s.refuse(ctx)
+	}
+}
+
+// handleHub answers what may be a callback that the Hub registered. One that is
+// called too often is answered 429, not 204: what is answered 204 is never lost.
+func (s *Server) handleHub(ctx *fasthttp.RequestCtx) {
+	credential, id, verdict := s.o.Hub(ctx.URI().PathOriginal(), s.o.Now())
+	switch verdict {
+	case hub.Good:
+		s.take(ctx, credential, id, s.metrics.unauthenticated, s.metrics.unauthenticated)
+	case hub.Limited:
+		s.metrics.limited.Inc()
+		s.refuse(ctx)
+	default:
+		s.metrics.notFound.Inc()
+		ctx.SetStatusCode(fasthttp.StatusNotFound)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 type metrics struct {
 	accepted, spooled, refused, forged, notFound, method, malformed, unknownCredential prometheus.Counter
+	unauthenticated, limited                                                           prometheus.Counter // of the Hub's callbacks
 	duration                                                                           prometheus.Histogram
 	panics                                                                             prometheus.Counter
 }
@@ -17,7 +18,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	pings := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dispatchd_pings_received_total",
 		Help: "Requests at the callback listener, by what became of them: accepted and spooled are answered 204 and safe, " +
-			"unknown_credential is answered 204 and dropped, refused is answered 429.",
+			"unknown_credential is answered 204 and dropped, refused is answered 429; at the Hub's old callbacks, which anybody can guess, " +
+			"unauthenticated is answered 204 and safe, limited is answered 429.",
 	}, []string{"result"})
 	duration := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "dispatchd_ping_duration_seconds",
@@ -56,6 +58,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		method:            pings.WithLabelValues("method"),
 		malformed:         pings.WithLabelValues("malformed"),
 		unknownCredential: pings.WithLabelValues("unknown_credential"),
+		unauthenticated:   pings.WithLabelValues("unauthenticated"),
+		limited:           pings.WithLabelValues("limited"),
 		duration:          duration,
 		panics:            panics.WithLabelValues("intake"),
 	}, nil

@@ -20,6 +20,8 @@ import (
 
 	"dispatchd/internal/callback"
 	"dispatchd/internal/event"
+	"dispatchd/internal/hub"
+	"dispatchd/internal/orcid"
 )
 
 // Log is the intake log in Redis.
@@ -45,6 +47,10 @@ type Options struct {
 	// Credential returns our name of the credential with an ORCID client id.
 	// Required; called for each ping with a valid token.
 	Credential func(clientID string) (name string, ok bool)
+	// Hub looks a path that is none of ours up among the callback URLs of the
+	// Hub, which anybody can guess; nil means that there are none. It must not
+	// keep the path, and not block.
+	Hub func(path []byte, now time.Time) (credential string, id orcid.ID, v hub.Verdict)
 	// PathPrefix is the path of public_url; it is taken off when it is there,
 	// since a proxy in front may have done so already. Empty means none.
 	PathPrefix string
@@ -113,6 +119,9 @@ func (o *Options) complete() error {
 	}
 	if o.Guard == nil {
 		o.Guard = func() error { return nil }
+	}
+	if o.Hub == nil {
+		o.Hub = func([]byte, time.Time) (string, orcid.ID, hub.Verdict) { return "", orcid.ID{}, hub.Unknown }
 	}
 	if o.OnAppended == nil {
 		o.OnAppended = func() {}

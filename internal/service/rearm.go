@@ -115,11 +115,12 @@ func (s *Service) rearmOne(ctx context.Context, by By, id orcid.ID) (store.Job, 
 	return j, nil
 }
 
-// credentialsOf lists the credentials with which the user has a registration.
+// credentialsOf lists the credentials with which the user has a registration of
+// ours.
 func credentialsOf(u *event.User) []string {
 	var out []string
 	for _, r := range u.Registrations {
-		if !slices.Contains(out, r.Credential) {
+		if !slices.Contains(out, r.Credential) && !event.IsHub(r.Credential) {
 			out = append(out, r.Credential)
 		}
 	}

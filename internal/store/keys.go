@@ -57,6 +57,9 @@ func (k keys) checks(kind event.CheckKind) string {
 	return k.global() + "checks:" + string(rune(kind))
 }
 
+// hubTaken holds the Hub's users that were taken over.
+func (k keys) hubTaken() string { return k.global() + "hub-taken" }
+
 // Keys that end by themselves; each name is a hash.
 func (k keys) session(name string) string { return k.global() + "session:" + name }
 func (k keys) used(name string) string    { return k.global() + "used:" + name }

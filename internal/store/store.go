@@ -214,6 +214,7 @@ type scripts struct {
 	orgScripts
 	checkScripts
 	mailScripts
+	hubScripts
 	briefScripts
 
 	apiTokenScripts
@@ -228,6 +229,7 @@ func newScripts() scripts {
 		orgScripts:   newOrgScripts(),
 		checkScripts: newCheckScripts(),
 		mailScripts:  newMailScripts(),
+		hubScripts:   newHubScripts(),
 		briefScripts: newBriefScripts(),
 
 		apiTokenScripts: newAPITokenScripts(),
