@@ -242,6 +242,7 @@ func (a *credentialActor) spent(m spent) {
 		return
 	}
 	a.used++
+	a.sys.requests.add(time.Now())
 	if !known {
 		granted = time.Now()
 	}

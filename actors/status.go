@@ -19,6 +19,7 @@ type Status struct {
 	BusyUsers   int // users whose registrations are being worked on
 	Credentials []CredentialStatus
 	Rate        float64 // requests a second to ORCID allowed now
+	Speed       float64 // requests a second made in the last seconds
 	// NotBefore is when ORCID wants to be asked again; zero means now.
 	NotBefore time.Time
 	Paused    bool  // registrations are paused by an operator
@@ -64,6 +65,7 @@ func (s *System) Status() Status {
 	}
 	st.Places, st.MaxInFlight, st.Waiting = s.room.usage()
 	st.Rate, st.NotBefore, st.Credentials = s.board.list()
+	st.Speed = s.requests.speed(time.Now())
 	return st
 }
 

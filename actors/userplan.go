@@ -70,7 +70,7 @@ type plan struct {
 // who is affiliated with an organisation that nobody knows.
 func planUser(in planInput) plan {
 	var p plan
-	wanted, unsure := register.Wanted{}, false
+	wanted, heirs, unsure := register.Wanted{}, register.Heirs{}, false
 	for _, a := range in.user.Affiliations {
 		if a.Announce && !in.announced[a.Org] {
 			p.announce = append(p.announce, a)
@@ -86,6 +86,11 @@ func planUser(in planInput) plan {
 		// A credential that is not configured is wanted all the same: its rows
 		// must not be taken for unwanted ones.
 		wanted[o.Credential], _ = in.base(o.Credential)
+		for _, f := range o.Former {
+			if o.ServedBefore(f.Credential, a.AffiliatedAt) {
+				heirs[f.Credential] = append(heirs[f.Credential], o.Credential)
+			}
+		}
 	}
 	if len(p.announce) > 0 {
 		return p
@@ -117,7 +122,7 @@ func planUser(in planInput) plan {
 		if !blocked {
 			return
 		}
-		_, ok, again := register.NextOf(in.user, wanted, in.now, func(c string) bool { return c == credential })
+		_, ok, again := register.NextOf(in.user, wanted, heirs, in.now, func(c string) bool { return c == credential })
 		until := in.now.Add(wait)
 		switch {
 		case ok:
@@ -136,7 +141,7 @@ func planUser(in planInput) plan {
 		consider(credential)
 	}
 	var again time.Time
-	p.step, p.ok, again = register.NextOf(in.user, wanted, in.now, func(c string) bool { return usable[c] })
+	p.step, p.ok, again = register.NextOf(in.user, wanted, heirs, in.now, func(c string) bool { return usable[c] })
 	p.again = earliest(p.again, again)
 	return p
 }

@@ -15,7 +15,7 @@ import (
 // file shows commented out, reload:"restart" what SIGHUP cannot change.
 type Config struct {
 	// PublicURL has no trailing slash. It must be set.
-	PublicURL string `toml:"public_url" reload:"restart" ship:"http://localhost:8080" doc:"Where ORCID reaches [listen].callback: absolute, http or https, without query or user name; a path is allowed. It is part of every callback URL, so changing it registers every user again. Must be set."`
+	PublicURL string `toml:"public_url" ship:"http://localhost:8080" doc:"Where ORCID reaches [listen].callback: absolute, http or https, without query or user name; a path is allowed. It is part of every callback URL, so changing it registers every user again. Must be set."`
 	// WebURL has no trailing slash and no path. Default: PublicURL without its
 	// path.
 	WebURL string `toml:"web_url" reload:"restart" ship:"http://localhost:8081" doc:"Where people and organisations reach [listen].web; links in e-mails and the User-Agent show it; no path. Default: public_url without its path."`

@@ -144,7 +144,7 @@ func TestDiffSaysWhatAReloadDoes(t *testing.T) {
 		"a default": {[]string{`level = "debug"`, ``}, []string{"log.level changed"}},
 		"restarts": {
 			[]string{"/orcid//", "/", "[redis]", "[listen]\ncallback = \":9\"\n[redis]", ":6380/2", ":6380/3", `data_dir = "state"`, `data_dir = "s"`},
-			[]string{"restart needed: public_url", "restart needed: data_dir", "restart needed: listen.callback", "restart needed: redis.url"},
+			[]string{"public_url changed", "restart needed: data_dir", "restart needed: listen.callback", "restart needed: redis.url"},
 		},
 		"organisations come and go": {
 			[]string{uniB, "[[organisation]]\nid = \"uni-c\"\nname = \"University B\""},

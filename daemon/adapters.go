@@ -19,9 +19,10 @@ import (
 
 // registrar joins ORCID's client to the callback URLs of one credential.
 type registrar struct {
-	client *orcid.Client
-	keys   *atomic.Pointer[callback.Keys]
-	store  *store.Store
+	client   *orcid.Client
+	clientID string
+	keys     *atomic.Pointer[callback.Keys]
+	store    *store.Store
 }
 
 // Put registers the callback URL of this user, epoch and base.
@@ -33,15 +34,20 @@ func (r *registrar) Put(ctx context.Context, id orcid.ID, epoch, base int) (orci
 	return r.client.PutWebhook(ctx, id, url)
 }
 
-// Delete unregisters it. A row whose key was given up cannot be named any more:
-// it stays at ORCID, where it dies of the 404 that its pings get.
+// Delete unregisters it. A row whose key was given up cannot be named any more,
+// and one of a client id that the credential had before only that client may
+// delete: either stays at ORCID without a request of ours. The first dies of the
+// 404 that its pings get; pings of the second are told like any other.
 func (r *registrar) Delete(ctx context.Context, id orcid.ID, epoch, base int) (orcid.Answer, error) {
 	b, err := r.store.Base(ctx, base)
 	if err != nil {
 		return orcid.Answer{}, fmt.Errorf("find base %d of a callback URL: %w", base, err)
 	}
-	if !r.keys.Load().Has(b.KeyID) {
-		return orcid.Answer{Kind: orcid.NoSuchWebhook, Detail: "its callback key was given up"}, nil
+	switch {
+	case !r.keys.Load().Has(b.KeyID):
+		return orcid.Answer{Kind: orcid.Abandoned, Detail: "its callback key was given up"}, nil
+	case b.ClientID != r.clientID:
+		return orcid.Answer{Kind: orcid.Abandoned, Detail: "the credential had another client id then"}, nil
 	}
 	url, err := r.url(ctx, id, epoch, base)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -49,6 +48,7 @@ type app struct {
 	config    atomic.Pointer[config.Config]
 	keys      atomic.Pointer[callback.Keys]
 	clients   atomic.Pointer[map[string]string] // ORCID client id → credential
+	prefixes  atomic.Pointer[[]string]          // paths of public_url, now and before
 	sender    atomic.Pointer[webhook.Sender]
 	mail      atomic.Pointer[email.Sender] // nil without a mail server
 	embedded  *embeddedRedis
@@ -132,7 +132,7 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	a.setHub(callbacks)
 	// The callback listener comes last and so is stopped first in the list, but
 	// what it acknowledges must outlive everything: its step only stops taking.
-	if err := a.setIntake(c); err != nil {
+	if err := a.setIntake(); err != nil {
 		return nil, err
 	}
 	if err := a.setLiveness(); err != nil {
@@ -152,11 +152,7 @@ func (a *app) setKeys(c *config.Config) error {
 		return fmt.Errorf("use the callback keys: %w", err)
 	}
 	a.keys.Store(keys)
-	clients := map[string]string{}
-	for name, cred := range c.ORCID.Credentials {
-		clients[cred.ClientID] = name
-	}
-	a.clients.Store(&clients)
+	a.know(c, nil, nil)
 	return nil
 }
 
@@ -206,7 +202,7 @@ func (a *app) setService() error {
 		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a,
 		WebURL:      func() string { return a.config.Load().WebURL },
 		Signer:      a.signer,
-		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded},
+		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Logger:      a.log, Panics: a.metrics.panicked,
 	})
@@ -232,13 +228,9 @@ func (a *app) setAdmin() error {
 	return nil
 }
 
-func (a *app) setIntake(c *config.Config) error {
-	public, err := url.Parse(c.PublicURL)
-	if err != nil {
-		return fmt.Errorf("use public_url: %w", err)
-	}
+func (a *app) setIntake() error {
 	srv, err := intake.New(intake.Options{
-		Keys: a.keys.Load, PathPrefix: public.Path, Log: a.store, Spool: a.spool, Guard: a.store.Guard().Err,
+		Keys: a.keys.Load, PathPrefixes: func() []string { return *a.prefixes.Load() }, Log: a.store, Spool: a.spool, Guard: a.store.Guard().Err,
 		Credential: func(clientID string) (string, bool) {
 			name, ok := (*a.clients.Load())[clientID]
 			return name, ok

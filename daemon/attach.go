@@ -159,6 +159,9 @@ func (a *app) startAttached(ctx context.Context) error {
 	}
 	a.useClients(clients)
 	a.locks.Store(&locked)
+	if err := a.knowFormer(ctx, a.config.Load()); err != nil {
+		return err
+	}
 	at := &a.attached
 	at.mu.Lock()
 	defer at.mu.Unlock()

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +54,7 @@ func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.
 		}
 		one := actors.Credential{
 			Name: name, Rate: cred.Rate, BaseID: base,
-			Registrar: &registrar{client: clients[name].client, keys: &a.keys, store: a.store},
+			Registrar: &registrar{client: clients[name].client, clientID: cred.ClientID, keys: &a.keys, store: a.store},
 		}
 		if lost {
 			locked[name], one.Locked = base, lockedWhat+"; "+lockedDo
@@ -62,6 +64,62 @@ func (a *app) credentials(ctx context.Context, c *config.Config, keys *callback.
 	}
 	ofHub, err := a.hubCredentials(ctx, c, clients, callbacks)
 	return append(out, ofHub...), locked, err
+}
+
+// knowFormer lets intake take also pings of the client ids that a credential had
+// before and of public URLs from before: their rows go on pinging until they are
+// deleted or ORCID gives up on them, and such a ping is as good as any.
+func (a *app) knowFormer(ctx context.Context, c *config.Config) error {
+	former := map[string]string{}
+	for _, name := range credentialNames(c) {
+		fact := "client-ids/" + name
+		text, err := a.store.Fact(ctx, fact)
+		if err != nil {
+			return fmt.Errorf("ask for the client ids of credential %s: %w", name, err)
+		}
+		ids := strings.Fields(text)
+		for _, id := range ids {
+			former[id] = name
+		}
+		if now := c.ORCID.Credentials[name].ClientID; !slices.Contains(ids, now) {
+			if err := a.store.SetFact(ctx, fact, strings.Join(append(ids, now), " ")); err != nil {
+				return fmt.Errorf("note the client ids of credential %s: %w", name, err)
+			}
+		}
+	}
+	bases, err := a.store.Bases(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the bases of the callback URLs: %w", err)
+	}
+	var urls []string
+	for _, b := range bases {
+		urls = append(urls, b.PublicURL)
+	}
+	a.know(c, former, urls)
+	return nil
+}
+
+// know sets what intake takes: the present client ids go before former ones.
+func (a *app) know(c *config.Config, former map[string]string, urls []string) {
+	clients := maps.Clone(former)
+	if clients == nil {
+		clients = map[string]string{}
+	}
+	for name, cred := range c.ORCID.Credentials {
+		clients[cred.ClientID] = name
+	}
+	var prefixes []string
+	for _, raw := range append(urls, c.PublicURL) {
+		u, err := url.Parse(raw)
+		if err != nil {
+			continue // config has checked it
+		}
+		if p := strings.TrimRight(u.Path, "/"); p != "" && !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	a.clients.Store(&clients)
+	a.prefixes.Store(&prefixes)
 }
 
 // sweepMoved looks at every user when the callback URLs of a credential are
@@ -190,7 +248,7 @@ func (a *app) tryCredentials(ctx context.Context, next *config.Config) (untried 
 
 // actorStateOf puts the actors' status in the service's words.
 func actorStateOf(st actors.Status) service.ActorState {
-	out := service.ActorState{InFlight: st.InFlight, Paused: st.Paused}
+	out := service.ActorState{InFlight: st.InFlight, Paused: st.Paused, Rate: st.Rate, Speed: st.Speed}
 	for _, c := range st.Credentials {
 		out.Credentials = append(out.Credentials, service.CredentialState{
 			Name: c.Name, State: c.State, Detail: c.Detail, Since: c.Since, Rate: c.Rate, Waiting: c.Waiting,

@@ -35,7 +35,7 @@ var below = map[string][]string{
 	"internal/hub":             {},
 	"internal/intake/spool":    {},
 	"internal/store":           {},
-	"internal/fanout":          {"internal/store"},
+	"internal/fanout":          {"internal/register", "internal/store"},
 	"internal/liveness":        {"internal/register"},
 	"internal/deliver":         {},
 	"internal/deliver/webhook": {"internal/deliver"},

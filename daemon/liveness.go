@@ -157,6 +157,12 @@ func (oc *orcidClients) client(name string) *orcid.Client {
 	return nil
 }
 
+// wanted says how many registrations are wanted and how many of them do not live.
+func (a *app) wanted() (wanted, missing int, at time.Time) {
+	c := a.watch.Counted()
+	return c.Wanted, c.Missing, c.At
+}
+
 // lifeProblems lists what endangers registrations.
 func (a *app) lifeProblems() []service.Problem {
 	var out []service.Problem

@@ -73,8 +73,10 @@ func TestRowsAtORCIDFollowTheOrganisations(t *testing.T) {
 	// An organisation moves to another credential: its users have rows there and
 	// none where nobody wants them any more.
 	w.ask("PATCH", "/v1/organisations/uni-b", object{"credential": "other"}, nil)
-	w.registered(clientMain, main[1], main[2], main[3], main[5])
 	w.registered(clientOther, append(append([]orcid.ID{}, main[5:]...), other...)...)
+	w.settled(6 + 3 + len(other))
+	w.skip(11 * time.Minute) // the old rows go on that long
+	w.registered(clientMain, main[1], main[2], main[3], main[5])
 	w.settled(4 + 3 + len(other))
 	w.recv.Forget()
 	w.edit(main[5:]...)

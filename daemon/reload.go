@@ -84,6 +84,9 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err := a.setKeys(next); err != nil {
 		return nil, err
 	}
+	if err := a.knowFormer(ctx, next); err != nil {
+		a.log.Error("pings by URLs of before are not taken until the next reload", "err", err)
+	}
 	a.locks.Store(&locked)
 	a.useClients(clients)
 	if err := a.attached.system.SetCredentials(creds); err != nil {

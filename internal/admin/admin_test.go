@@ -36,7 +36,7 @@ func TestNothingWithoutTheToken(t *testing.T) {
 		"GET /v1", "GET /v1/", "GET /v1/status", "GET /v1/ledger", "GET /v1/credentials", "GET /v1/jobs", "GET /v1/registrations", "GET /v1/log-level",
 		"PUT /v1/log-level", "POST /v1/reload", "POST /v1/recover", "GET /v1/organisations", "GET /v1/organisations/uni-a", "PUT /v1/organisations/uni-b",
 		"PATCH /v1/organisations/uni-a", "DELETE /v1/organisations/uni-a", "POST /v1/organisations/uni-a/disable", "POST /v1/organisations/uni-a/pause",
-		"POST /v1/organisations/uni-a/test", "POST /v1/organisations/uni-a/link", "POST /v1/organisations/uni-a/rotate-secret", "GET /v1/organisations/uni-a/secrets",
+		"POST /v1/organisations/uni-a/test", "POST /v1/organisations/uni-a/link", "POST /v1/organisations/uni-a/rotate-secret", "POST /v1/organisations/uni-a/move", "GET /v1/organisations/uni-a/secrets",
 		"GET /v1/organisations/uni-a/users", "POST /v1/organisations/uni-a/users", "PUT /v1/organisations/uni-a/users/" + josiah,
 		"DELETE /v1/organisations/uni-a/users/" + josiah, "GET /v1/users/" + josiah, "GET /v1/organisations/uni-a/attempts",
 		"POST /v1/organisations/uni-a/dead-letters/purge", "GET /v1/nothing", "GET /debug/pprof/", "GET /debug/pprof/heap", "GET /debug/nothing",

@@ -166,6 +166,25 @@ func (s *Server) link(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, r, http.StatusOK, map[string]any{"link": link, "expires": until})
 }
 
+// move reads {"credential":"…"}.
+func (s *Server) move(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		Credential string `json:"credential"`
+	}
+	some, err := decode(w, r, &in)
+	if err != nil {
+		return err
+	}
+	if !some || in.Credential == "" {
+		return needed(`{"credential":"other"}`)
+	}
+	v, err := s.o.Service.Move(r.Context(), by(r), r.PathValue("id"), in.Credential)
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, v)
+}
+
 // rotateSecret is the one answer that shows a secret because it made it.
 func (s *Server) rotateSecret(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := action(w, r); err != nil {

@@ -46,6 +46,7 @@ func (s *Server) routes() http.Handler {
 	handle("POST /v1/organisations/{id}/test", s.test)
 	handle("POST /v1/organisations/{id}/link", s.link)
 	handle("POST /v1/organisations/{id}/rotate-secret", s.rotateSecret)
+	handle("POST /v1/organisations/{id}/move", s.move)
 	handle("GET /v1/organisations/{id}/secrets", s.secrets)
 
 	handle("GET /v1/organisations/{id}/users", s.users)

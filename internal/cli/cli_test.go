@@ -390,7 +390,7 @@ func TestCandidates(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                           "check completion config credential delivery demo health job ledger org recover registration reload serve simulate-orcid status user version",
 		"o":                          "org",
-		"org ":                       "add disable enable link list pause remove resume rotate-secret set show test",
+		"org ":                       "add disable enable link list move pause remove resume rotate-secret set show test",
 		"org r":                      "remove resume rotate-secret",
 		"org show uni-a --s":         "--secrets",
 		"org pause uni-a --channel ": "email webhook",

@@ -48,6 +48,7 @@ type orgCmd struct {
 	Test    orgTestCmd    `cmd:"" help:"Send a test event and show the answer."`
 	Link    orgLinkCmd    `cmd:"" help:"Print a link that signs in to the organisation's pages: works once, for 15 minutes."`
 	Rotate  orgRotateCmd  `cmd:"" name:"rotate-secret" help:"Make a new signing secret; the old one signs too until the next time."`
+	Move    orgMoveCmd    `cmd:"" help:"Let another ORCID credential serve an organisation, without a gap."`
 	Remove  orgRemoveCmd  `cmd:"" help:"Remove an organisation with everything it has."`
 }
 

@@ -79,6 +79,15 @@ type bundle struct {
 	ready  admin.Readiness
 	reload error
 	forgot bool
+	// other says that a credential of that name is configured too.
+	other bool
+}
+
+func (b *bundle) credentials() []string {
+	if b.other {
+		return []string{"main", "other"}
+	}
+	return []string{"main"}
 }
 
 func setup(t *testing.T) *bundle {
@@ -100,7 +109,7 @@ func setup(t *testing.T) *bundle {
 	signer, err := signed.New([]byte(strings.Repeat("m", 32)))
 	b.must(err)
 	b.svc, err = service.New(service.Options{
-		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main"} },
+		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: b.credentials,
 		Signer: signer, WebURL: func() string { return "https://hub.example" },
 		Logger: log, Panics: panics, Probe: service.Probe{
 			Actors: func() service.ActorState { return b.actors }, Spool: func() service.SpoolState { return b.spool },

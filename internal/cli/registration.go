@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
+	"time"
 
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
@@ -15,16 +18,91 @@ type registrationCmd struct {
 	Resume registrationResumeCmd `cmd:"" help:"End a pause."`
 }
 
-type registrationStatusCmd struct{}
+type registrationStatusCmd struct {
+	Follow bool `help:"Show the progress until nothing is left to do." short:"f"`
+}
+
+// followEvery is how often a progress bar is drawn anew.
+const followEvery = time.Second
 
 // Run implements the command.
-func (*registrationStatusCmd) Run(s *session) error {
+func (c *registrationStatusCmd) Run(s *session) error {
 	var report service.RegistrationReport
 	if show, err := s.ask(http.MethodGet, at("registrations"), nil, &report); !show {
 		return err
 	}
-	s.printf("%s\n", states(report.States, report.Paused))
+	s.showStanding(report)
+	if !c.Follow || report.Sweep.Left == 0 {
+		if report.Sweep.Left > 0 {
+			s.printf("%s\n", progress(report))
+		}
+		return nil
+	}
+	return s.follow(report)
+}
+
+// follow shows the progress of a sweep, over itself on a terminal and a line for
+// every tenth elsewhere, until nothing is left.
+func (s *session) follow(report service.RegistrationReport) error {
+	terminal := s.env.IsTerminal(s.env.Stdout)
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	shown := int64(-1)
+	for report.Sweep.Left > 0 {
+		if terminal {
+			s.printf("\r\x1b[K%s", clip(progress(report), width-1))
+		} else if tenth := 10 * done(report.Sweep) / report.Sweep.Total; tenth != shown {
+			shown = tenth
+			s.printf("%s\n", progress(report))
+		}
+		select {
+		case <-s.ctx.Done():
+			if terminal {
+				s.printf("\n")
+			}
+			return s.ctx.Err()
+		case <-tick.C:
+		}
+		report = service.RegistrationReport{}
+		if _, err := s.ask(http.MethodGet, at("registrations"), nil, &report); err != nil {
+			return err
+		}
+	}
+	if terminal {
+		s.printf("\r\x1b[K")
+	}
+	s.printf("Nothing is left to do.\n")
 	return nil
+}
+
+// showStanding says how many registrations are in which state.
+func (s *session) showStanding(r service.RegistrationReport) {
+	if !r.CountedAt.IsZero() {
+		s.printf("Wanted %s, of which %s not alive (counted %s ago)\n", number(r.Wanted), number(r.Missing), age(s.now(), r.CountedAt))
+	}
+	s.printf("At ORCID: %s\n", states(r.States, r.Paused))
+	if anew := r.States["none"]; anew > 0 || r.AtRisk > 0 {
+		s.printf("To be made anew %s, at risk %s\n", number(anew), number(r.AtRisk))
+	}
+}
+
+// done is how much of a sweep is through.
+func done(w service.Sweep) int64 { return max(w.Total-w.Left, 0) }
+
+// progress is how far a sweep is in one line.
+func progress(r service.RegistrationReport) string {
+	const full = 20
+	w := r.Sweep
+	part := int(done(w) * full / w.Total)
+	text := fmt.Sprintf("[%s%s] %3d%%  %s left, %.1f/s", strings.Repeat("#", part), strings.Repeat(".", full-part),
+		done(w)*100/w.Total, number(w.Left), w.Speed)
+	switch {
+	case r.Paused:
+		return text + ", paused"
+	case w.SecondsLeft > 0:
+		return text + ", about " + span(time.Duration(w.SecondsLeft*float64(time.Second)))
+	}
+	return text
 }
 
 type registrationRearmCmd struct {

@@ -51,6 +51,11 @@ func TestOrg(t *testing.T) {
 	tr.do("", "org", "test", "uni-a")
 	tr.do("", "org", "test", "uni-b")
 	tr.do("", "org", "rotate-secret", "uni-a")
+	tr.do("", "org", "move", "uni-a")
+	tr.do("", "org", "move", "uni-a", "--credential", "main")
+	tr.do("", "org", "move", "uni-a", "--credential", "nobody")
+	tr.other = true
+	tr.do("", "org", "move", "uni-a", "--credential", "other")
 	tr.do("", "org", "remove", "uni-b")
 	tr.do("", "org", "remove", "uni-b", "--yes")
 	tr.runJobs()

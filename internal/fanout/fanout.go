@@ -17,6 +17,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
+	"dispatchd/internal/register"
 	"dispatchd/internal/store"
 )
 
@@ -262,7 +263,7 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 			u := users[next]
 			next++
 			before := len(targets)
-			reason := owed(r.o.Directory, u, it.Subject, func(orgID string) {
+			reason := owed(r.o.Directory, u, it, func(orgID string) {
 				targets = appendTargets(targets, r.o.Directory, orgID, event.Updated, it, e.ID)
 			})
 			counts[i].Pings++
@@ -346,10 +347,10 @@ const (
 	noOrganisation
 )
 
-// owed calls tell for every organisation that is owed a ping of this
-// credential: affiliated and not muted, served by that credential (or the ping
-// came by a callback of the Hub), enabled. Otherwise it says why nobody is.
-func owed(dir Directory, u *event.User, credential string, tell func(orgID string)) reason {
+// owed calls tell for every organisation that is owed a ping: affiliated and not
+// muted, served by its credential (or the ping came by a callback of the Hub),
+// enabled. Otherwise it says why nobody is.
+func owed(dir Directory, u *event.User, it store.Item, tell func(orgID string)) reason {
 	if u == nil {
 		return unknown
 	}
@@ -357,7 +358,7 @@ func owed(dir Directory, u *event.User, credential string, tell func(orgID strin
 	for _, a := range u.Affiliations {
 		o, ok := dir.Organisation(a.Org)
 		// What the Hub registered for a user served all organisations at once.
-		if !ok || o.Credential != credential && !event.IsHub(credential) || a.Muted {
+		if !ok || a.Muted || !event.IsHub(it.Subject) && !register.Serves(o, u, a.AffiliatedAt, it.Subject, it.At) {
 			continue
 		}
 		if !o.AnyEnabled() {

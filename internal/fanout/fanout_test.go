@@ -41,6 +41,7 @@ func TestOwedFollowsAffiliationCredentialAndSwitch(t *testing.T) {
 		{ID: "mail-main", Credential: "main", Email: org.Email{Enabled: true}},
 		{ID: "off-main", Credential: "main"},
 		{ID: "on-other", Credential: "other", Webhook: org.Webhook{Enabled: true}},
+		{ID: "moved", Credential: "other", Former: []org.Former{{Credential: "main", Until: time.Now()}}, Webhook: org.Webhook{Enabled: true}},
 	} {
 		dir.Put(o)
 	}
@@ -66,10 +67,11 @@ func TestOwedFollowsAffiliationCredentialAndSwitch(t *testing.T) {
 		"each channel counts":              {user("off-main", "mail-main", "on-main"), "main", told, []string{"mail-main", "on-main"}},
 		"muted":                            {muting(user("on-main"), "on-main"), "main", notWanted, nil},
 		"muted by one only":                {muting(user("on-main", "mail-main"), "on-main"), "main", told, []string{"mail-main"}},
+		"one that is moving":               {user("moved"), "main", told, []string{"moved"}},
 		"each credential tells its own":    {user("on-main", "on-other"), "other", told, []string{"on-other"}},
 	} {
 		var got []string
-		why := owed(dir, c.user, c.credential, func(o string) { got = append(got, o) })
+		why := owed(dir, c.user, store.Item{Subject: c.credential}, func(o string) { got = append(got, o) })
 		slices.Sort(got)
 		if why != c.want || !slices.Equal(got, c.told) {
 			t.Errorf("%s: %v %v, want %v %v", name, why, got, c.want, c.told)

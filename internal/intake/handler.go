@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -114,8 +113,10 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx) {
 // is valid until the handler returns.
 func (s *Server) path(ctx *fasthttp.RequestCtx) []byte {
 	path := ctx.URI().PathOriginal()
-	if n := len(s.o.PathPrefix); n > 0 && len(path) > n && path[n] == '/' && bytes.HasPrefix(path, []byte(s.o.PathPrefix)) {
-		return path[n:]
+	for _, prefix := range s.o.PathPrefixes() {
+		if n := len(prefix); n > 0 && len(path) > n && path[n] == '/' && string(path[:n]) == prefix {
+			return path[n:]
+		}
 	}
 	return path
 }

@@ -67,7 +67,7 @@ func TestPipelinedPings(t *testing.T) {
 // counted. Only those with 204 may reach the log.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	b := setup(t, func(o *Options) { o.PathPrefix = "/orcid/in/" })
+	b := setup(t, func(o *Options) { o.PathPrefixes = func() []string { return []string{"/before", "/orcid/in"} } })
 	good := b.path(7)
 	other := b.pathOf("APP-OTHER", 7)
 	head := func(method, path string) string { return method + " " + path + " HTTP/1.1\r\nHost: x\r\n" }
@@ -80,6 +80,7 @@ func TestAnswers(t *testing.T) {
 	cases := map[string]answer{
 		"plain":                 {post(good), 204, "accepted"},
 		"under the prefix":      {post("/orcid/in" + good), 204, "accepted"},
+		"under a former prefix": {post("/before" + good), 204, "accepted"},
 		"with a query":          {post(good + "?a=b"), 204, "accepted"},
 		"absolute form":         {post("http://hub.example.edu" + good), 204, "accepted"},
 		"escaped client id":     {post(strings.Replace(good, "APP-", "APP%2D", 1)), 204, "accepted"},

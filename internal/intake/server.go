@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -51,11 +50,12 @@ type Options struct {
 	// Hub, which anybody can guess; nil means that there are none. It must not
 	// keep the path, and not block.
 	Hub func(path []byte, now time.Time) (credential string, id orcid.ID, v hub.Verdict)
-	// PathPrefix is the path of public_url; it is taken off when it is there,
-	// since a proxy in front may have done so already. Empty means none.
-	PathPrefix string
-	Log        Log   // required
-	Spool      Spool // required
+	// PathPrefixes returns the paths of public_url, the present one and those from
+	// before, without slash at the end; one is taken off when it is there, since a
+	// proxy in front may have done so already. Nil means none; called for each ping.
+	PathPrefixes func() []string
+	Log          Log   // required
+	Spool        Spool // required
 	// Guard returns an error while Redis must not be trusted: pings then go to
 	// the spool. nil means never. It must not block.
 	Guard func() error
@@ -113,9 +113,8 @@ func (o *Options) complete() error {
 	case o.RedisWait < 0 || o.ProbeAfter < 0 || o.SpoolWait < 0 || o.ReadTimeout < 0 || o.IdleTimeout < 0:
 		return errors.New("intake: times must not be negative")
 	}
-	o.PathPrefix = strings.TrimRight(o.PathPrefix, "/")
-	if o.PathPrefix != "" && o.PathPrefix[0] != '/' {
-		return fmt.Errorf("intake: PathPrefix must start with / (got %q)", o.PathPrefix)
+	if o.PathPrefixes == nil {
+		o.PathPrefixes = func() []string { return nil }
 	}
 	if o.Guard == nil {
 		o.Guard = func() error { return nil }

@@ -193,7 +193,6 @@ func TestNewRefuses(t *testing.T) {
 		"Credential": func(o *Options) { o.Credential = nil },
 		"Log":        func(o *Options) { o.Log = nil },
 		"Spool":      func(o *Options) { o.Spool = nil },
-		"PathPrefix": func(o *Options) { o.PathPrefix = "hooks" },
 		"MaxConns":   func(o *Options) { o.MaxConns = -1 },
 		"times":      func(o *Options) { o.RedisWait = -1 },
 	} {

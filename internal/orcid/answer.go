@@ -44,7 +44,7 @@ func (o Op) String() string {
 type Kind uint8
 
 // The kinds of answers. Classify is the only place that decides them, except
-// for the last three, which AnswerOf makes of errors.
+// for the last four: AnswerOf makes three of errors, and callers Abandoned.
 const (
 	Unexpected    Kind = iota // nothing that is documented: try again slowly, look at Detail
 	OK                        // a read succeeded
@@ -65,13 +65,14 @@ const (
 	Unreachable               // no answer: timeout, reset, refused, name not found
 	BadCredential             // the token endpoint refuses the credential
 	Cancelled                 // the caller gave up; nothing is known
+	Abandoned                 // nobody was asked: the row cannot be named, or not be deleted, by us any more
 	lastKind
 )
 
 var kindWords = [lastKind]string{
 	"unexpected", "ok", "created", "exists", "deleted", "not-ours", "no-such-webhook", "no-such-record", "bad-uri",
 	"no-scope", "unauthorized", "client-locked", "rate-limited", "unavailable", "redirected", "conflict",
-	"unreachable", "bad-credential", "cancelled",
+	"unreachable", "bad-credential", "cancelled", "abandoned",
 }
 
 // String returns the word that logs and people see.

@@ -43,6 +43,15 @@ type Organisation struct {
 	Concurrency int
 	// Suspensions holds the channels that the daemon or an operator stopped.
 	Suspensions []Suspension
+	// Former are the credentials that served it before, oldest first. Each goes on
+	// for a user until that user's registration with the present one lives.
+	Former []Former
+}
+
+// Former is a credential that served an organisation once.
+type Former struct {
+	Credential string
+	Until      time.Time // when the organisation moved to another
 }
 
 // Webhook is how an organisation is told by HTTP.
@@ -117,6 +126,29 @@ func (o *Organisation) Enabled(ch event.Channel) bool {
 // AnyEnabled reports whether any channel is enabled: then its users are wanted
 // at ORCID.
 func (o *Organisation) AnyEnabled() bool { return o.Webhook.Enabled || o.Email.Enabled }
+
+// Moved returns what is to be noted of former credentials when the organisation
+// goes from the one it has to another now.
+func (o *Organisation) Moved(to string, now time.Time) []Former {
+	if o.Credential == to || o.Credential == "" {
+		return o.Former
+	}
+	var out []Former
+	for _, f := range o.Former {
+		if f.Credential != to && f.Credential != o.Credential {
+			out = append(out, f)
+		}
+	}
+	return append(out, Former{o.Credential, now})
+}
+
+// ServedBefore reports whether the credential served the organisation when
+// somebody was affiliated who has been since then.
+func (o *Organisation) ServedBefore(credential string, affiliated time.Time) bool {
+	return slices.ContainsFunc(o.Former, func(f Former) bool {
+		return f.Credential == credential && credential != o.Credential && !affiliated.After(f.Until)
+	})
+}
 
 // Wants reports whether the organisation is told of this type on this channel.
 // E-mail tells of every type.

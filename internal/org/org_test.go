@@ -3,8 +3,10 @@ package org
 import (
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/secret"
@@ -50,6 +52,24 @@ func TestValidateNamesEveryBadKey(t *testing.T) {
 	var invalid *Invalid
 	if !errors.As(bad.Validate(), &invalid) || len(invalid.Problems) != 3 {
 		t.Errorf("all problems at once: %v", bad.Validate())
+	}
+}
+
+// TestFormerCredentialsAreKept once each, and never the present one.
+func TestFormerCredentialsAreKept(t *testing.T) {
+	t.Parallel()
+	at := func(h int) time.Time { return time.Date(2026, 11, 26, h, 0, 0, 0, time.UTC) }
+	var o Organisation
+	for h, to := range []string{"a", "b", "b", "a", "c", "b"} {
+		o.Former = o.Moved(to, at(h))
+		o.Credential = to
+	}
+	want := []Former{{"a", at(4)}, {"c", at(5)}}
+	if !slices.Equal(o.Former, want) {
+		t.Errorf("former credentials %v, want %v", o.Former, want)
+	}
+	if !o.ServedBefore("a", at(4)) || o.ServedBefore("a", at(5)) || o.ServedBefore("b", at(1)) || o.ServedBefore("d", at(1)) {
+		t.Error("who served whom before is wrong")
 	}
 }
 

@@ -27,6 +27,7 @@ type world struct {
 	now      time.Time
 	user     event.User        // as it is saved
 	wanted   Wanted            // as the organisations want it
+	heirs    Heirs             // where organisations moved to
 	rows     map[key]time.Time // at ORCID, since when
 	needs    int               // registrations that anything asked for
 	puts     int               // PUTs that came
@@ -51,7 +52,7 @@ const (
 
 // turn runs the actor's loop once. It reports whether a step was due.
 func (w *world) turn(failure int) bool {
-	step, ok, again := Next(w.user, w.wanted, w.now)
+	step, ok, again := NextOf(w.user, w.wanted, w.heirs, w.now, nil)
 	if !ok {
 		if !again.IsZero() && !again.After(w.now) {
 			w.t.Fatalf("nothing now, but again at %s, which is past", again)
@@ -121,6 +122,9 @@ func (w *world) request(s Step, failure int) orcid.Answer {
 	if base, wants := w.wanted[s.Credential]; wants && s.Kind == Delete {
 		w.checkReplaced(k, base)
 	}
+	if _, wants := w.wanted[s.Credential]; !wants && s.Kind == Delete {
+		w.checkInherited(k)
+	}
 	switch failure {
 	case requestLost:
 		return orcid.Answer{Kind: orcid.Unreachable}
@@ -158,6 +162,20 @@ func (w *world) checkReplaced(k key, base int) {
 	w.t.Fatalf("DELETE of %+v, which is wanted (base %d), at %s without a living replacement: %v", k, base, w.now, w.rows)
 }
 
+// checkInherited fails unless every credential that takes over from this one has
+// had a row at ORCID for ten minutes.
+func (w *world) checkInherited(k key) {
+heirs:
+	for _, heir := range w.heirs[k.credential] {
+		for other, since := range w.rows {
+			if other.credential == heir && !since.Add(overlap).After(w.now) {
+				continue heirs
+			}
+		}
+		w.t.Fatalf("DELETE of %+v at %s although %s has not taken over: %v", k, w.now, heir, w.rows)
+	}
+}
+
 // checkRecord fails when the record is out of order, or ORCID holds a row that
 // the record does not.
 func (w *world) checkRecord() {
@@ -183,7 +201,7 @@ func (w *world) settleDown() {
 		if w.turn(calm) {
 			continue
 		}
-		_, _, again := Next(w.user, w.wanted, w.now)
+		_, _, again := NextOf(w.user, w.wanted, w.heirs, w.now, nil)
 		if again.IsZero() {
 			w.checkGoal()
 			return
@@ -212,9 +230,21 @@ func (w *world) checkGoal() {
 // change lets somebody want something else, or asks to re-arm.
 func (w *world) change() {
 	c := rapid.SampledFrom([]string{"a", "b"}).Draw(w.draw, "credential")
-	switch rapid.IntRange(0, 3).Draw(w.draw, "change") {
+	switch rapid.IntRange(0, 4).Draw(w.draw, "change") {
 	case 0:
-		delete(w.wanted, c)
+		w.leave(c)
+	case 4: // the organisation moves to the other credential
+		to := map[string]string{"a": "b", "b": "a"}[c]
+		base, wants := w.wanted[c]
+		if !wants {
+			break
+		}
+		w.leave(c)
+		if _, already := w.wanted[to]; !already {
+			w.needs++
+			w.wanted[to] = base
+		}
+		w.heirs[c] = []string{to}
 	case 1, 2:
 		base := rapid.IntRange(1, 3).Draw(w.draw, "base")
 		if now, wants := w.wanted[c]; !wants || now != base {
@@ -239,6 +269,16 @@ func (w *world) change() {
 	}
 }
 
+// leave makes nobody want the credential, nor anything of it, any more.
+func (w *world) leave(c string) {
+	delete(w.wanted, c)
+	for former, heirs := range w.heirs {
+		if slices.Contains(heirs, c) {
+			delete(w.heirs, former)
+		}
+	}
+}
+
 var ids = cmp.Comparer(func(a, b orcid.ID) bool { return a == b })
 
 func clone(u event.User) event.User {
@@ -248,7 +288,7 @@ func clone(u event.User) event.User {
 
 func newWorld(t *rapid.T) *world {
 	return &world{
-		t: t, draw: t, now: t0, user: testUser(), wanted: Wanted{}, rows: map[key]time.Time{},
+		t: t, draw: t, now: t0, user: testUser(), wanted: Wanted{}, heirs: Heirs{}, rows: map[key]time.Time{},
 		sent: map[string]int{}, rest: map[key]time.Time{},
 	}
 }
@@ -309,7 +349,7 @@ func TestOneCrashCostsOneRequestAtMost(t *testing.T) {
 				mode = crash
 			}
 			if !w.turn(mode) {
-				if _, _, again := Next(w.user, w.wanted, w.now); !again.IsZero() {
+				if _, _, again := NextOf(w.user, w.wanted, w.heirs, w.now, nil); !again.IsZero() {
 					w.now = again
 				}
 			}

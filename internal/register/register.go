@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 )
 
 // overlap is how long an old registration stays beside its living replacement:
@@ -23,6 +24,10 @@ const overlap = 10 * time.Minute
 // Wanted says which credentials want the user registered, and the number of the
 // entry of the base table from which their URL is to be built now.
 type Wanted map[string]int
+
+// Heirs says which credentials take over from one that is not wanted any more,
+// because an organisation moved to them. Its rows stay until theirs live.
+type Heirs map[string][]string
 
 // Kind is what a Step asks of ORCID.
 type Kind uint8
@@ -61,12 +66,13 @@ type Step struct {
 // will be, ok is false, step is the coming one and again says when to look; a
 // zero again means that u is as wanted.
 func Next(u event.User, wanted Wanted, now time.Time) (step Step, ok bool, again time.Time) {
-	return NextOf(u, wanted, now, nil)
+	return NextOf(u, wanted, nil, now, nil)
 }
 
 // NextOf is Next for those credentials only that usable reports true for, so
-// that a credential in trouble holds up no other. A nil usable takes all.
-func NextOf(u event.User, wanted Wanted, now time.Time, usable func(credential string) bool) (step Step, ok bool, again time.Time) {
+// that a credential in trouble holds up no other. A nil usable takes all. A
+// credential with heirs keeps its rows until the heirs' have lived for a while.
+func NextOf(u event.User, wanted Wanted, heirs Heirs, now time.Time, usable func(credential string) bool) (step Step, ok bool, again time.Time) {
 	var best *Step
 	consider := func(s Step) {
 		if !s.NotBefore.After(now) {
@@ -86,9 +92,16 @@ func NextOf(u event.User, wanted Wanted, now time.Time, usable func(credential s
 			forWanted(credential, base, rows, consider)
 			continue
 		}
+		free, inherited := time.Time{}, true
+		for _, heir := range heirs[credential] {
+			since, living := LivesSince(u, heir)
+			inherited = inherited && living
+			free = latest(free, replacedAt(since))
+		}
 		for _, r := range rows {
-			if atORCID(r) {
-				consider(removal(r, r.RetryAt))
+			switch {
+			case r.State == event.RegDeleting, inherited && atORCID(r):
+				consider(removal(r, latest(free, r.RetryAt)))
 			}
 		}
 	}
@@ -133,8 +146,7 @@ func forWanted(credential string, base int, rows []event.Registration, consider 
 			NotBefore: latest(current.RetryAt, rest), From: current.State,
 		})
 	case current.State == event.RegAlive:
-		// One second more, because Changed has whole seconds.
-		replaced := current.Changed.Add(overlap + time.Second)
+		replaced := replacedAt(current.Changed)
 		for _, r := range rows {
 			if r.Epoch != current.Epoch && atORCID(r) {
 				consider(removal(r, latest(replaced, r.RetryAt)))
@@ -142,6 +154,40 @@ func forWanted(credential string, base int, rows []event.Registration, consider 
 		}
 	}
 	// Refused: nothing until somebody asks (Rearm), and older rows go on serving.
+}
+
+// replacedAt is when what came before a registration may go that lives since then;
+// one second more than the overlap, because Changed has whole seconds.
+func replacedAt(since time.Time) time.Time {
+	if since.IsZero() {
+		return since
+	}
+	return since.Add(overlap + time.Second)
+}
+
+// LivesSince reports whether ORCID has confirmed a registration of the user with
+// the credential, and since when pings come through one.
+func LivesSince(u event.User, credential string) (since time.Time, living bool) {
+	for _, r := range u.Registrations {
+		if r.Credential == credential && r.State == event.RegAlive && (!living || r.Changed.Before(since)) {
+			since, living = r.Changed, true
+		}
+	}
+	return since, living
+}
+
+// Serves reports whether a ping that came with the credential tells the user's
+// organisation: of the credential that serves it, or of one that served it
+// before as long as ORCID may ping only that one.
+func Serves(o *org.Organisation, u *event.User, affiliated time.Time, credential string, pinged time.Time) bool {
+	if o.Credential == credential {
+		return true
+	}
+	if !o.ServedBefore(credential, affiliated) {
+		return false
+	}
+	since, living := LivesSince(*u, o.Credential)
+	return !living || pinged.Before(replacedAt(since))
 }
 
 func removal(r event.Registration, notBefore time.Time) Step {

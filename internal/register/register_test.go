@@ -7,6 +7,7 @@ import (
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -95,11 +96,76 @@ func TestNextOfSkipsCredentialsInTrouble(t *testing.T) {
 	t.Parallel()
 	u := testUser(row("a", 1, 3, putting, 0), row("b", 1, 3, living, -time.Hour))
 	usable := func(c string) bool { return c != "a" }
-	if s, ok, _ := NextOf(u, Wanted{"a": 3}, t0, usable); !ok || s.Credential != "b" || s.Kind != Delete {
+	if s, ok, _ := NextOf(u, Wanted{"a": 3}, nil, t0, usable); !ok || s.Credential != "b" || s.Kind != Delete {
 		t.Errorf("got %+v, %v; want the DELETE of b", s, ok)
 	}
-	if s, ok, again := NextOf(u, Wanted{"a": 3, "b": 3, "c": 1}, t0, func(string) bool { return false }); ok || !again.IsZero() {
+	if s, ok, again := NextOf(u, Wanted{"a": 3, "b": 3, "c": 1}, nil, t0, func(string) bool { return false }); ok || !again.IsZero() {
 		t.Errorf("got %+v, %v, %s; want nothing", s, ok, again)
+	}
+}
+
+// TestAFormerCredentialGoesOnUntilItsHeirLives for ten minutes: never a gap.
+func TestAFormerCredentialGoesOnUntilItsHeirLives(t *testing.T) {
+	t.Parallel()
+	old := row("a", 1, 3, living, -time.Hour)
+	put := Step{Kind: Put, Credential: "b", Epoch: 1, Base: 4}
+	del := Step{Kind: Delete, Credential: "a", Epoch: 1, Base: 3, From: living}
+	from := func(s Step, state event.RegState) Step { s.From = state; return s }
+	for name, tt := range map[string]struct {
+		rows  []event.Registration
+		heirs []string
+		want  Step
+		again time.Duration
+	}{
+		"moved":                  {[]event.Registration{old}, []string{"b"}, put, 0},
+		"ORCID refuses for now":  {[]event.Registration{old, later(row("b", 1, 4, putting, 0), time.Minute, 1, 503)}, []string{"b"}, from(put, putting), time.Minute},
+		"ORCID refuses for good": {[]event.Registration{old, row("b", 1, 4, refusal, 0)}, []string{"b"}, Step{}, 0},
+		"a minute ago":           {[]event.Registration{old, row("b", 1, 4, living, -time.Minute)}, []string{"b"}, del, 9*time.Minute + time.Second},
+		"long ago":               {[]event.Registration{old, row("b", 1, 4, living, -11*time.Minute)}, []string{"b"}, del, 0},
+		"nobody takes over":      {[]event.Registration{old, row("b", 1, 4, living, -time.Minute)}, nil, del, 0},
+		"two take over":          {[]event.Registration{old, row("b", 1, 4, living, -11*time.Minute), row("c", 1, 4, putting, 0)}, []string{"b", "c"}, Step{Kind: Put, Credential: "c", Epoch: 1, Base: 4, From: putting}, 0},
+		"on its way out before":  {[]event.Registration{row("a", 1, 3, leaving, -time.Hour), later(row("b", 1, 4, putting, 0), time.Minute, 1, 503)}, []string{"b"}, from(del, leaving), 0},
+	} {
+		wanted := Wanted{"b": 4}
+		if slices.Contains(tt.heirs, "c") {
+			wanted["c"] = 4
+		}
+		step, ok, again := NextOf(testUser(tt.rows...), wanted, Heirs{"a": tt.heirs}, t0, nil)
+		var wantAgain time.Time
+		if tt.again != 0 {
+			wantAgain = t0.Add(tt.again)
+			tt.want.NotBefore = wantAgain
+		}
+		if wantOK := tt.want.Kind != 0 && tt.again == 0; step != tt.want || ok != wantOK || !again.Equal(wantAgain) {
+			t.Errorf("%s: got %+v, %v, %s; want %+v, %v, %s", name, step, ok, again, tt.want, wantOK, wantAgain)
+		}
+	}
+}
+
+// TestWhoIsServedByAPing of which credential, while an organisation moves.
+func TestWhoIsServedByAPing(t *testing.T) {
+	t.Parallel()
+	moved := t0.Add(-time.Hour)
+	o := &org.Organisation{Credential: "b", Former: []org.Former{{Credential: "a", Until: moved}}}
+	for name, tt := range map[string]struct {
+		rows       []event.Registration
+		affiliated time.Duration // after the move
+		credential string
+		want       bool
+	}{
+		"the present one":        {nil, time.Minute, "b", true},
+		"a strange one":          {nil, -time.Hour, "c", false},
+		"nothing registered yet": {nil, -time.Hour, "a", true},
+		"came after the move":    {nil, time.Minute, "a", false},
+		"not confirmed":          {[]event.Registration{row("b", 1, 4, putting, 0)}, -time.Hour, "a", true},
+		"confirmed just now":     {[]event.Registration{row("b", 1, 4, living, -time.Minute)}, -time.Hour, "a", true},
+		"confirmed long ago":     {[]event.Registration{row("b", 1, 4, living, -11*time.Minute)}, -time.Hour, "a", false},
+		"confirmed, made anew":   {[]event.Registration{row("b", 1, 4, living, -time.Hour), row("b", 2, 4, living, -time.Minute)}, -time.Hour, "a", false},
+	} {
+		u := testUser(tt.rows...)
+		if got := Serves(o, &u, moved.Add(tt.affiliated), tt.credential, t0); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
 	}
 }
 

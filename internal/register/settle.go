@@ -166,6 +166,10 @@ func judge(s Step, kind orcid.Kind, v *Verdict) effect {
 			v.Drift = RowMissing
 		}
 		return gone
+	case orcid.Abandoned:
+		if s.Kind == Delete {
+			return gone // it dies at ORCID by itself; nothing more can be done
+		}
 	case orcid.NoSuchRecord:
 		if s.Kind == Delete {
 			return gone // no record, no row

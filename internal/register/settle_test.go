@@ -56,6 +56,7 @@ func TestSettle(t *testing.T) {
 		"no such row, after a crash": {step: redel, answer: orcid.Answer{Kind: orcid.NoSuchWebhook, Status: 404}, gone: true},
 		"not ours":                   {step: del, answer: orcid.Answer{Kind: orcid.NotOurs, Status: 403}, gone: true, drift: RowForeign},
 		"no such record":             {step: del, answer: orcid.Answer{Kind: orcid.NoSuchRecord, Status: 404}, gone: true},
+		"cannot be deleted":          {step: del, answer: orcid.Answer{Kind: orcid.Abandoned}, gone: true},
 		"DELETE unauthorized":        {step: del, answer: orcid.Answer{Kind: orcid.Unauthorized, Status: 401}, state: leaving, outcome: CredentialTrouble},
 		"DELETE unavailable":         {step: del, answer: orcid.Answer{Kind: orcid.Unavailable, Status: 502}, state: leaving, outcome: RetryAt, tries: 1, least: 30 * time.Second, most: 37 * time.Second},
 		"DELETE with a bad URI":      {step: del, answer: orcid.Answer{Kind: orcid.BadURI, Status: 400}, state: leaving, outcome: RetryAt, tries: 1, least: time.Hour, most: 73 * time.Minute},

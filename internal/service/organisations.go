@@ -145,6 +145,20 @@ func (s *Service) PatchOrganisation(ctx context.Context, by By, id string, in Se
 	return s.Organisation(ctx, id)
 }
 
+// Move lets another ORCID credential serve an organisation. Nobody's news is
+// missed: each user goes on being served by the old one until the registration
+// with the new one lives.
+func (s *Service) Move(ctx context.Context, by By, id, credential string) (View, error) {
+	old, err := s.changeable(id)
+	if err != nil {
+		return View{}, err
+	}
+	if credential == old.Credential {
+		return View{}, &Error{Code: CodeConflict, What: fmt.Sprintf("Organisation %q is served by credential %q already.", id, credential)}
+	}
+	return s.PatchOrganisation(ctx, by, id, Settings{Credential: &credential})
+}
+
 // clone copies what apply may change in place.
 func clone(o *org.Organisation) org.Organisation {
 	c := *o
@@ -205,8 +219,11 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	if !next.Webhook.SigningSecret.IsSet() {
 		next.Webhook.SigningSecret = newSigningSecret()
 	}
-	if old != nil && reflect.DeepEqual(*old, next) {
-		return nil
+	if old != nil {
+		next.Former = old.Moved(next.Credential, s.o.Store.Now())
+		if reflect.DeepEqual(*old, next) {
+			return nil
+		}
 	}
 	// Whoever asked may hang up, but not halfway; the store bounds each call.
 	ctx = context.WithoutCancel(ctx)

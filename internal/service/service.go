@@ -50,6 +50,9 @@ type Probe struct {
 	Actors func() ActorState
 	// Degraded lists what does not work right now, worst first.
 	Degraded func() []Problem
+	// Wanted says how many registrations were wanted, and how many of those did
+	// not live, when they were counted last (a zero time: never).
+	Wanted func() (wanted, missing int, at time.Time)
 }
 
 // SpoolState is what the spool says.
@@ -66,6 +69,8 @@ type ActorState struct {
 	InFlight    map[event.Channel]int `json:"in_flight"`
 	Credentials []CredentialState     `json:"credentials"`
 	Paused      bool                  `json:"registrations_paused"`
+	Rate        float64               `json:"orcid_rate"`  // requests a second to ORCID allowed now
+	Speed       float64               `json:"orcid_speed"` // requests a second made in the last seconds
 }
 
 // CredentialState is one credential as an operator sees it.
@@ -127,6 +132,7 @@ type Service struct {
 	// began is when a sync begins to read its list; another in tests.
 	began  func() time.Time
 	tested testedAt
+	swept  sweepMeter
 	jobs   runner
 }
 

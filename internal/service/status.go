@@ -110,8 +110,13 @@ func (s *Service) Status(ctx context.Context) Status {
 	}
 	if f := s.o.Probe.Actors; f != nil {
 		st.Actors = f()
+		if st.Actors.Paused {
+			st.Problems = append(st.Problems, Problem{
+				What: "registrations are paused", Cost: "nobody is registered or unregistered", Do: "dispatchd registration resume",
+			})
+		}
 		for _, c := range st.Actors.Credentials {
-			if c.State != "ok" && c.State != "waiting" {
+			if c.State != "ok" && c.State != "waiting" && c.State != "paused" {
 				st.Problems = append(st.Problems, Problem{
 					What: fmt.Sprintf("credential %s: %s", c.Name, c.Detail), Since: c.Since,
 					Cost: "nobody is registered or unregistered with this credential", Do: "dispatchd credential show " + c.Name,

@@ -28,6 +28,7 @@ type storedOrg struct {
 	APIClientID      string             `json:"api_client_id,omitempty"`
 	APISecretHash    string             `json:"api_secret_hash,omitempty"`
 	Suspensions      []storedSuspension `json:"suspensions,omitempty"`
+	Former           []storedFormer     `json:"former_credentials,omitempty"`
 }
 
 type storedWebhook struct {
@@ -49,6 +50,11 @@ type storedEmail struct {
 	Mode       org.Mode `json:"mode,omitempty"`
 	Monthly    bool     `json:"monthly,omitempty"`
 	MaxPerHour int      `json:"max_per_hour,omitempty"`
+}
+
+type storedFormer struct {
+	Credential string    `json:"credential"`
+	Until      time.Time `json:"until"`
 }
 
 type storedSuspension struct {
@@ -86,6 +92,9 @@ func sealOrg(box *secret.Box, o *org.Organisation) (*storedOrg, error) {
 	}
 	for _, s := range o.Suspensions {
 		v.Suspensions = append(v.Suspensions, storedSuspension(s))
+	}
+	for _, f := range o.Former {
+		v.Former = append(v.Former, storedFormer(f))
 	}
 	return v, nil
 }
@@ -128,6 +137,9 @@ func openOrg(box *secret.Box, v *storedOrg) (*org.Organisation, error) {
 	}
 	for _, s := range v.Suspensions {
 		o.Suspensions = append(o.Suspensions, org.Suspension(s))
+	}
+	for _, f := range v.Former {
+		o.Former = append(o.Former, org.Former(f))
 	}
 	return o, nil
 }
