@@ -260,7 +260,6 @@ func (s *session) showLedger(l service.LedgerReport) {
 		{"dead now", l.Dead},
 		{"pending now", l.Pending},
 	}})
-	s.equation("Pending slots", side{"counted", []item{{"by the books", l.CountedPending}}}, side{"there are", []item{{"in the queues", l.Pending}}})
 	s.equation("Dead letters", side{"counted", []item{{"by the books", l.CountedDead}}}, side{"there are", []item{{"in the lists", l.Dead}}})
 	s.equation("Spool", side{"came", []item{{"received", l.Spool.Received}}},
 		side{"went", []item{{"drained", l.Spool.Drained}, {"coalesced", l.Spool.Coalesced}, {"waiting", l.Spool.Waiting}}})

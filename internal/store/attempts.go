@@ -19,15 +19,19 @@ const attemptAge = 90 * 24 * time.Hour
 const excerptsKept = 50
 
 // attemptLua keeps the attempt log: a list, newest first, of "start (ms), space,
-// JSON", and for failures and in shadow mode a line feed and the excerpt. Looking after it costs
-// more than adding to it, so that is done at every 16th: until then there may be
-// 15 attempts and 15 excerpts more than are shown.
+// JSON", and for failures and in shadow mode a line feed and the excerpt.
+// Looking after it costs more than adding to it, so that is done at about every
+// 64th: until then there may be some more attempts and excerpts than are shown.
 const attemptLua = `
-local function remember(key, line, most, oldest)
-  local n = redis.call('LPUSH', key, line)
-  if n % 16 ~= 0 then return end
-  if n > most then redis.call('LTRIM', key, 0, most - 1) end
-  for i, long in ipairs(redis.call('LRANGE', key, 50, 65)) do
+local function remember(key, lines, most, oldest)
+  local n = redis.call('LPUSH', key, unpack(lines))
+  if n > most then
+    if n - most < 64 then return end
+    redis.call('LTRIM', key, 0, most - 1)
+  elseif math.floor(n / 64) == math.floor((n - #lines) / 64) then
+    return
+  end
+  for i, long in ipairs(redis.call('LRANGE', key, 50, 50 + 128 + #lines)) do
     local cut = string.find(long, '\n', 1, true)
     if cut then redis.call('LSET', key, 49 + i, string.sub(long, 1, cut - 1)) end
   end
@@ -40,30 +44,28 @@ end
 `
 
 // attemptLine is an attempt as the log keeps it; empty for what was none.
-func attemptLine(o event.Outcome) (string, error) {
-	a := o.Attempt
+func attemptLine(o event.Outcome) string {
+	a := &o.Attempt
 	if a.Start.IsZero() {
-		return "", nil
+		return ""
 	}
 	switch o.Result {
 	case event.Delivered, event.Retry, event.Dead:
 	default:
-		return "", nil
+		return ""
 	}
-	excerpt := a.Excerpt
-	a.Excerpt = ""
-	if a.Result == "" {
-		a.Result = o.Result
+	result := a.Result
+	if result == "" {
+		result = o.Result
 	}
-	raw, err := json.Marshal(a)
-	if err != nil {
-		return "", fmt.Errorf("write the attempt: %w", err)
+	b := make([]byte, 0, 320)
+	b = strconv.AppendInt(b, a.Start.UnixMilli(), 10)
+	b = append(b, ' ')
+	b = a.AppendJSON(b, result)
+	if a.Excerpt != "" && (o.Result != event.Delivered || a.Result == event.Shadow) {
+		b = append(append(b, '\n'), a.Excerpt...)
 	}
-	line := strconv.FormatInt(a.Start.UnixMilli(), 10) + " " + string(raw)
-	if excerpt != "" && (o.Result != event.Delivered || a.Result == event.Shadow) {
-		line += "\n" + excerpt
-	}
-	return line, nil
+	return string(b)
 }
 
 // attemptPageBody: KEYS mark, attempts; ARGV mark, how many. Returns the lines.

@@ -18,21 +18,20 @@ import (
 // single call has more: a run delays everybody else's.
 const bundleArgs = 4000
 
-// bundled wraps the text of a script. KEYS are those of all calls; ARGV is how
-// many calls, then per call how many keys, how many arguments, and the
-// arguments.
-func bundled(text string) string {
-	return "local function one(KEYS, ARGV)\n" + text + `
+// bundled makes the text of a script's bundled form. KEYS are the marks of all
+// calls, then the other keys of each; ARGV is how many calls, our mark, then per
+// call how many keys, how many arguments, and the arguments.
+func bundled(functions, body string) string {
+	return functions + "\nlocal function one(KEYS, ARGV, mark)\n" + markCheck + body + `
 end
-local out, k, a = {}, 0, 1
-for call = 1, tonumber(ARGV[1]) do
+local calls, ours = tonumber(ARGV[1]), ARGV[2]
+local marks = redis.call('MGET', unpack(KEYS, 1, calls))
+local out, k, a = {}, calls, 2
+for call = 1, calls do
   local nk, na = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   a = a + 2
-  local keys, args = {}, {}
-  for i = 1, nk do keys[i] = KEYS[k + i] end
-  for i = 1, na do args[i] = ARGV[a + i] end
+  local ok, res = pcall(one, {KEYS[call], unpack(KEYS, k + 1, k + nk)}, {ours, unpack(ARGV, a + 1, a + na)}, marks[call])
   k, a = k + nk, a + na
-  local ok, res = pcall(one, keys, args)
   if not ok then
     res = {err = type(res) == 'table' and res.err or tostring(res)}
   elseif res == nil then
@@ -64,10 +63,10 @@ func (s *Store) bundles(calls []*call) [][]*call {
 // bundleCommand is command for several calls of one script.
 func (s *Store) bundleCommand(calls []*call, mark string, whole bool) []any {
 	sc := calls[0].script
-	keys, size := 0, 4
+	keys, size := 0, 5
 	for _, c := range calls {
 		keys += len(c.keys) + 1
-		size += len(c.keys) + len(c.args) + 4
+		size += len(c.keys) + len(c.args) + 3
 	}
 	out := make([]any, 0, size)
 	if whole {
@@ -78,13 +77,15 @@ func (s *Store) bundleCommand(calls []*call, mark string, whole bool) []any {
 	out = append(out, keys)
 	for _, c := range calls {
 		out = append(out, c.mark)
+	}
+	for _, c := range calls {
 		for _, k := range c.keys {
 			out = append(out, k)
 		}
 	}
-	out = append(out, len(calls))
+	out = append(out, len(calls), mark)
 	for _, c := range calls {
-		out = append(out, len(c.keys)+1, len(c.args)+1, mark)
+		out = append(out, len(c.keys), len(c.args))
 		out = append(out, c.args...)
 	}
 	return out

@@ -183,7 +183,6 @@ for i = 1, #list do
       put(c, field, d)
       redis.call('ZADD', c.due, F(now), field)
       count('opened', 1)
-      count('pending', 1)
     end
   else
     redis.call('ZREM', c.deadAt, field)

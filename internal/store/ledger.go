@@ -43,9 +43,8 @@ type Ledger struct {
 	Dropped    int64 `json:"dropped"`
 	Died       int64 `json:"died"` // for information: how often a slot died
 
-	// What the counters say there should be now.
-	CountedPending int64 `json:"counted_pending"`
-	CountedDead    int64 `json:"counted_dead"`
+	// CountedDead is how many dead letters there should be by the counters.
+	CountedDead int64 `json:"counted_dead"`
 
 	// Real sizes.
 	Pending          int64 `json:"pending"`
@@ -82,7 +81,6 @@ func (l *Ledger) Differences() []string {
 		l.Opened-l.Requeued+l.Coalesced+ignored, "slots opened − requeued + coalesced + ignored")
 	check(l.Opened, "slots opened", l.Delivered+l.Superseded+l.Cancelled+l.Purged+l.Dropped+l.Dead+l.Pending,
 		"delivered + superseded + cancelled + purged + dropped + dead + pending")
-	check(l.CountedPending, "slots pending by the counters", l.Pending, "slots there are")
 	check(l.CountedDead, "dead letters by the counters", l.Dead, "dead letters there are")
 	return out
 }
@@ -206,7 +204,7 @@ func (l *Ledger) add(name string, n int64) {
 		"targets":             &l.Targets, "created": &l.Created, "replayed": &l.Replayed, "opened": &l.Opened,
 		"coalesced": &l.Coalesced, "requeued": &l.Requeued, "delivered": &l.Delivered, "superseded": &l.Superseded,
 		"cancelled": &l.Cancelled, "purged": &l.Purged, "dropped": &l.Dropped, "died": &l.Died,
-		"pending": &l.CountedPending, "dead": &l.CountedDead,
+		"dead": &l.CountedDead,
 	}[name]; field != nil {
 		*field += n
 	}
@@ -267,10 +265,13 @@ func (l *Ledger) addLane(ctx context.Context, s *Store, lane int) error {
 	return l.addCounters(list[0])
 }
 
-// totalsBody: KEYS mark, ledger; ARGV mark. Returns pending and dead.
+// totalsBody: KEYS mark, ledger; ARGV mark. Returns pending and dead: what was
+// opened and has not ended is pending.
 const totalsBody = `
-local v = redis.call('HMGET', KEYS[2], 'pending', 'dead')
-return {tonumber(v[1] or 0), tonumber(v[2] or 0)}
+local v = redis.call('HMGET', KEYS[2], 'dead', 'opened', 'delivered', 'superseded', 'cancelled', 'purged', 'dropped')
+local dead, pending = tonumber(v[1] or 0), tonumber(v[2] or 0)
+for i = 3, 7 do pending = pending - tonumber(v[i] or 0) end
+return {pending - dead, dead}
 `
 
 // SlotTotals tells from the counters how many slots wait or fly and how many

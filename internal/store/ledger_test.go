@@ -56,7 +56,7 @@ func TestDifferencesNameEveryBrokenEquation(t *testing.T) {
 		Accepted: 5, CaughtUp: 2, LogPings: 1, Processed: 6, Unknown: 1, NotWanted: 1, NoOrganisation: 1, Told: 3,
 		Announced: 4, AnnouncedProcessed: 3, LogAnnouncements: 1,
 		Targets: 8, Created: 3, Replayed: 2, Opened: 11, Requeued: 1, Coalesced: 2, Ignored: map[string]int64{"disabled": 1},
-		Delivered: 3, Superseded: 1, Cancelled: 1, Purged: 1, Dropped: 1, Dead: 2, Pending: 2, CountedDead: 2, CountedPending: 2,
+		Delivered: 3, Superseded: 1, Cancelled: 1, Purged: 1, Dropped: 1, Dead: 2, Pending: 2, CountedDead: 2,
 	}
 	if d := good.Differences(); len(d) != 0 {
 		t.Fatalf("the good one differs: %q", d)
@@ -70,7 +70,7 @@ func TestDifferencesNameEveryBrokenEquation(t *testing.T) {
 		"told":            {func(l *Ledger) { l.Told-- }, []string{"pings processed = 6, but"}},
 		"announced":       {func(l *Ledger) { l.AnnouncedProcessed = 0 }, []string{"affiliations announced = 4, but"}},
 		"targets":         {func(l *Ledger) { l.Targets-- }, []string{"news (targets + created + replayed) = 12, but"}},
-		"pending":         {func(l *Ledger) { l.Pending++ }, []string{"slots opened = 11, but", "slots pending by the counters = 2, but"}},
+		"pending":         {func(l *Ledger) { l.Pending++ }, []string{"slots opened = 11, but"}},
 		"dead uncounted":  {func(l *Ledger) { l.CountedDead = 0 }, []string{"dead letters by the counters = 0, but"}},
 		"opened, ignored": {func(l *Ledger) { l.Opened++; l.Ignored = nil }, []string{"slots opened = 12, but"}},
 	} {

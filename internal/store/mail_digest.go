@@ -193,7 +193,7 @@ local function hold(till, why)
   c.hold = math.max(c.hold, tonumber(till))
 end
 if not v[2] then
-  if ARGV[14] ~= '' then remember(KEYS[11], ARGV[14], tonumber(ARGV[12]), tonumber(ARGV[13])) end
+  if ARGV[14] ~= '' then remember(KEYS[11], {ARGV[14]}, tonumber(ARGV[12]), tonumber(ARGV[13])) end
   redis.call('HDEL', D, 'flying')
   if result == 'retry' or result == 'released' then
     if result == 'retry' then
@@ -316,10 +316,7 @@ func (s *Store) FinishDigest(ctx context.Context, d event.Digest, o event.Outcom
 	default:
 		return time.Time{}, fmt.Errorf("finish a digest of %s: unknown result %q", d.Org, o.Result)
 	}
-	line, err := attemptLine(o)
-	if err != nil {
-		return time.Time{}, err
-	}
+	line := attemptLine(o)
 	for {
 		c, err := s.digestCall(s.scripts.finishDigest, d.Org)
 		if err != nil {

@@ -18,7 +18,6 @@ type mailScripts struct {
 
 func newMailScripts() mailScripts {
 	drains := allowOOM | fenced
-	slot := func(name string, flags scriptFlags, body string) *script { return newScript(name, flags, slotLua+body) }
 	return mailScripts{
 		noteMonth:    newScript("note_month", 0, noteMonthBody),
 		monthPage:    newScript("month_page", allowOOM, monthPageBody),
@@ -26,10 +25,10 @@ func newMailScripts() mailScripts {
 		sendMonth:    newScript("send_month", drains, sendMonthBody),
 		forgetMail:   newScript("forget_mail", drains, forgetMailBody),
 		eraseMail:    newScript("erase_mail", drains, eraseMailBody),
-		openDigest:   slot("open_digest", drains, openDigestBody),
-		finishDigest: slot("finish_digest", drains, attemptLua+finishDigestBody),
-		dropDigest:   slot("drop_digest", drains, dropDigestBody),
-		retime:       slot("retime", drains, retimeBody),
+		openDigest:   slotScript("open_digest", drains, openDigestBody),
+		finishDigest: slotScriptWith("finish_digest", drains, attemptLua, finishDigestBody),
+		dropDigest:   slotScript("drop_digest", drains, dropDigestBody),
+		retime:       slotScript("retime", drains, retimeBody),
 		countMail:    newScript("count_mail", drains, countMailBody),
 		mailed:       newScript("mailed", allowOOM, mailedBody),
 	}

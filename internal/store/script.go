@@ -40,8 +40,7 @@ type script struct {
 	bundle, bundleSHA string // see bundle.go
 }
 
-const markPrelude = `
-local mark = redis.call('GET', KEYS[1])
+const markCheck = `
 if mark ~= ARGV[1] then
   if not mark or string.match(mark, '^[^:]*') ~= string.match(ARGV[1], '^[^:]*') then
     return {err = 'FORGOT this redis has not our mark'}
@@ -53,8 +52,16 @@ end
 // newScript prepares a script. The body finds its keys from KEYS[2] on and its
 // arguments from ARGV[2] on.
 func newScript(name string, flags scriptFlags, body string) *script {
+	return newScriptWith(name, flags, "", body)
+}
+
+// newScriptWith prepares a script whose body uses functions. They are made once
+// for all calls of a run (bundle.go), so they must not touch KEYS and ARGV, and
+// what they keep must be set anew by the body.
+func newScriptWith(name string, flags scriptFlags, functions, body string) *script {
 	s := &script{name: name, allowOOM: flags&allowOOM != 0, fenced: flags&fenced != 0, body: body}
-	text := "local FENCED = " + fmt.Sprint(s.fenced) + markPrelude + body
+	functions = "local FENCED = " + fmt.Sprint(s.fenced) + "\n" + functions
+	text := functions + "\nlocal mark = redis.call('GET', KEYS[1])" + markCheck + body
 	shebang := "#!lua\n"
 	if s.allowOOM {
 		shebang = "#!lua flags=allow-oom\n"
@@ -63,7 +70,7 @@ func newScript(name string, flags scriptFlags, body string) *script {
 	for i, t := range s.text {
 		s.sha[i] = sha(t)
 	}
-	s.bundle = shebang + bundled(text)
+	s.bundle = shebang + bundled(functions, body)
 	s.bundleSHA = sha(s.bundle)
 	return s
 }

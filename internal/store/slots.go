@@ -22,24 +22,33 @@ type slotScripts struct {
 	audit, auditLane, totals        *script
 }
 
+// slotScript prepares a script over slots.
+func slotScript(name string, flags scriptFlags, body string) *script {
+	return slotScriptWith(name, flags, "", body)
+}
+
+// slotScriptWith is slotScript for a body with functions of its own.
+func slotScriptWith(name string, flags scriptFlags, functions, body string) *script {
+	return newScriptWith(name, flags, slotLua+functions, "begin(KEYS, ARGV)\n"+body)
+}
+
 func newSlotScripts() slotScripts {
 	drains := allowOOM | fenced
-	slot := func(name string, flags scriptFlags, body string) *script { return newScript(name, flags, slotLua+body) }
 	return slotScripts{
-		enqueue:     slot("enqueue", 0, enqueueBody),
-		claim:       slot("claim", drains, claimBody),
-		finish:      slot("finish", drains, finishBody),
-		enable:      slot("enable", drains, enableBody),
-		hold:        slot("hold", drains, holdBody),
+		enqueue:     slotScriptWith("enqueue", 0, enqueueLua, enqueueBody),
+		claim:       slotScriptWith("claim", drains, claimLua, claimBody),
+		finish:      slotScriptWith("finish", drains, finishLua, finishBody),
+		enable:      slotScript("enable", drains, enableBody),
+		hold:        slotScript("hold", drains, holdBody),
 		inspect:     newScript("inspect", allowOOM, inspectBody),
 		ready:       newScript("ready", allowOOM, readyBody),
-		replay:      slot("replay", drains, replayBody),
-		purge:       slot("purge", drains, purgeBody),
+		replay:      slotScript("replay", drains, replayBody),
+		purge:       slotScript("purge", drains, purgeBody),
 		deadPage:    newScript("dead_letters", allowOOM, deadPageBody),
-		cancelSlots: slot("cancel_slots", drains, cancelSlotsBody),
-		cancelUser:  slot("cancel_user", drains, cancelUserBody),
-		forget:      slot("drop_organisation", drains, dropOrganisationBody),
-		eraseTraces: slot("erase_traces", drains, eraseTracesBody),
+		cancelSlots: slotScript("cancel_slots", drains, cancelSlotsBody),
+		cancelUser:  slotScript("cancel_user", drains, cancelUserBody),
+		forget:      slotScript("drop_organisation", drains, dropOrganisationBody),
+		eraseTraces: slotScript("erase_traces", drains, eraseTracesBody),
 		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
 		audit:       newScript("audit", allowOOM, auditBody),

@@ -114,7 +114,6 @@ for i = 3, #ARGV do
   local c = channel(4 + (i - 3) * 5, ARGV[i])
   local slots, dead = redis.call('ZCARD', c.due), redis.call('HLEN', c.dead)
   count('cancelled', slots)
-  count('pending', -slots)
   count('purged', dead)
   count('dead', -dead)
   redis.call('ZREM', READY, c.name)

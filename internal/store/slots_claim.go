@@ -10,15 +10,10 @@ import (
 	"dispatchd/internal/secret"
 )
 
-// claimBody: KEYS mark, ready, ledger, then five a claim; ARGV mark, now, token,
-// most dead letters, then per claim: member of the ready index, how many, lease
-// (ms). Returns per claim a list: when next ready or -1, end of the hold or 0,
-// then field and slot of each one claimed.
-const claimBody = `
-local made, out = 0, {}
--- take claims a slot that has more to say than one type. Returns its text, or
--- nothing when nothing is left to claim.
-local function take(c, field, s)
+// claimLua claims a slot that has more to say than one type. It returns its
+// text, or nothing when nothing is left to claim.
+const claimLua = `
+local function take(c, field, s, token, cap)
   local gone = false
   if s.told then
     gone = told(c, field, s, s.ctype, s.cgen)
@@ -29,54 +24,81 @@ local function take(c, field, s)
   land(c, s)
   if gone then return nil end
   if s.crashes >= 5 then
-    bury(c, field, s, s.attempts, '', 'crashed 5 times', tonumber(ARGV[4]))
+    bury(c, field, s, s.attempts, '', 'crashed 5 times', cap)
     drop(c, field, s)
     return nil
   end
   for k = 1, #ORDER do
     if s.types[ORDER[k]] then s.ctype = ORDER[k] break end
   end
-  made = made + 1
-  s.token, s.cgen = ARGV[3] .. '.' .. made, s.types[s.ctype]
-  local new = text(s)
-  redis.call('HSET', c.slots, field, new)
-  return new
+  s.token, s.cgen = token, s.types[s.ctype]
+  return text(s)
 end
+`
 
+// claimBody: KEYS mark, ready, ledger, then five a claim; ARGV mark, now, token,
+// most dead letters, then per claim: member of the ready index, how many, lease
+// (ms). Returns per claim a list: when next ready or -1, end of the hold or 0,
+// then field and slot of each one claimed.
+const claimBody = `
+local made, out = 0, {}
 for i = 5, #ARGV, 3 do
   local c = channel(4 + (i - 5) / 3 * 5, ARGV[i])
   local room, lease = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local found = {0, c.hold > now and c.hold or 0}
-  local seen, limit, till = 0, room + 100, F(now + lease)
+  local seen, limit, till = 0, room + 100, now + lease
+  -- next is when the first slot is due then; nil: not known.
+  local next
   while c.enabled and c.hold <= now and room > 0 and seen < limit do
     local most = math.min(room, 1000)
-    local due = redis.call('ZRANGEBYSCORE', c.due, '-inf', F(now), 'LIMIT', 0, most)
-    if #due == 0 then break end
-    seen = seen + #due
-    local slots = redis.call('HMGET', c.slots, unpack(due))
-    for j = 1, #due do
-      local field, raw, flying = due[j], slots[j], nil
+    local due = redis.call('ZRANGE', c.due, 0, most, 'WITHSCORES')
+    local fields = {}
+    next = math.huge
+    for j = 1, #due, 2 do
+      local score = tonumber(due[j + 1])
+      if score > now or #fields == most then
+        next = score
+        break
+      end
+      fields[#fields + 1] = due[j]
+    end
+    if #fields == 0 then break end
+    seen = seen + #fields
+    local raws, slots, dues = redis.call('HMGET', c.slots, unpack(fields)), {}, {}
+    for j = 1, #fields do
+      local field, raw, flying = fields[j], raws[j], nil
       local only = raw and string.match(raw, '^%d+;([CUDPL])$')
+      made = made + 1
       if only then
-        made = made + 1
         flying = aloft(raw, only, ARGV[3] .. '.' .. made)
-        redis.call('HSET', c.slots, field, flying)
       elseif raw then
-        flying = take(c, field, parse(raw))
+        flying = take(c, field, parse(raw), ARGV[3] .. '.' .. made, tonumber(ARGV[4]))
       else
         redis.call('ZREM', c.due, field)
       end
       if flying then
         room = room - 1
         c.flight = c.flight + 1
-        redis.call('ZADD', c.due, till, field)
-        found[#found + 1] = field
-        found[#found + 1] = flying
+        slots[#slots + 1], slots[#slots + 2] = field, flying
+        dues[#dues + 1], dues[#dues + 2] = F(till), field
+        found[#found + 1], found[#found + 2] = field, flying
       end
     end
-    if #due < most then break end -- there is no more
+    if #slots > 0 then
+      redis.call('HSET', c.slots, unpack(slots))
+      redis.call('ZADD', c.due, unpack(dues))
+      next = math.min(next, till)
+    end
+    if #fields < most then break end -- there is no more
   end
-  found[1] = settle(c)
+  if next and next < math.huge then
+    flown(c)
+    next = math.max(next, c.hold)
+    redis.call('ZADD', READY, F(next), c.name)
+    found[1] = next
+  else
+    found[1] = settle(c)
+  end
   out[#out + 1] = found
 end
 book()

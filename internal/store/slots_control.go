@@ -219,7 +219,8 @@ func readChannel(answer any, now time.Time) (ChannelState, error) {
 		return st, errAnswer
 	}
 	st.Dead = int(dead)
-	if ready != "" {
+	// The index may still have a channel whose last slot was delivered.
+	if ready != "" && slots > 0 {
 		ms, err := strconv.ParseFloat(ready, 64)
 		if err != nil {
 			return st, fmt.Errorf("%w: %w", errAnswer, err)

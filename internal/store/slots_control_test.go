@@ -255,11 +255,11 @@ func TestTheAttemptLogIsCappedByCountAgeAndExcerpts(t *testing.T) {
 		if list, err = b.s.Attempts(ctx, "uni-a", event.Webhook, 100); err != nil || len(list) != 0 {
 			b.Errorf("%d attempts older than 90 days are shown, %v", len(list), err)
 		}
-		for range 48 { // looked after at every 16th
+		for range 64 { // looked after at about every 64th
 			try(0, event.Retry)
 		}
 		n, err := b.s.rdb.LLen(ctx, b.s.keys.attempts(orgPartition("uni-a"), "uni-a", event.Webhook)).Result()
-		if err != nil || n != 48 {
+		if err != nil || n != 64 {
 			b.Errorf("%d attempts kept, %v: old ones are not trimmed", n, err)
 		}
 	}, func(o *Options) { o.AttemptLog = 70 })

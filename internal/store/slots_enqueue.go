@@ -21,17 +21,11 @@ type Target struct {
 	Due     time.Time // when a new slot comes due; zero: a quiet period after At
 }
 
-// enqueueBody: KEYS mark, ready, ledger, applied, then five a channel; ARGV
-// mark, now, number of channels, their members of the ready index,
-// number of entries, their ids, then per target: number of the entry, number of
-// the channel, field, type, accepted at (µs), accepted at (ms, rounded up) plus
-// quiet. Returns per channel when it is next ready, or -1.
-//
-// News for nobody who waits or lies dead is nearly all there is: its slot is
-// written as text() would, without making a table of it first.
-const enqueueBody = `
-local function coalesce(c, field, raw, t, us, due)
+// enqueueLua joins news with a slot that is there or a dead letter.
+const enqueueLua = `
+local function coalesce(c, field, t, us, due)
   local s
+  local raw = redis.call('HGET', c.slots, field)
   if raw then
     s = parse(raw)
     count('coalesced', 1)
@@ -39,7 +33,6 @@ local function coalesce(c, field, raw, t, us, due)
     s = {types = {}, latest = us, first = us, top = 0, attempts = 0, began = 0, crashes = 0}
     redis.call('ZADD', c.due, F(due), field)
     count('opened', 1)
-    count('pending', 1)
   end
   if c.graves > 0 then
     local d = unbury(c, field)
@@ -59,43 +52,84 @@ local function coalesce(c, field, raw, t, us, due)
   end
   put(c, field, s)
 end
+`
 
-local channels = {}
-local n = tonumber(ARGV[3])
-for i = 1, n do
-  local c = channel(5 * i, ARGV[3 + i])
-  c.graves = redis.call('HLEN', c.dead)
-  channels[i] = c
-end
-local at = 4 + n
-local entries, new = tonumber(ARGV[at]), {}
+// enqueueBody: KEYS mark, ready, ledger, applied, then five a channel; ARGV
+// mark, now, number of channels, number of entries, their ids, then per channel
+// its member of the ready index, the number of its targets, and per target:
+// number of the entry, field, type, accepted at (µs), due (ms). Returns per
+// channel when what it got is ready, or -1.
+//
+// News for nobody who waits or lies dead is nearly all there is: its slot is
+// written as text() would, without making a table of it first, and all such
+// slots of a channel are written together. They only ever make the channel
+// ready earlier.
+const enqueueBody = `
+local channels, entries = tonumber(ARGV[3]), tonumber(ARGV[4])
+local a, new, add = 4 + entries, {}, {}
+local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
 for i = 1, entries do
-  local id = ARGV[at + i]
-  new[i] = redis.call('ZADD', KEYS[4], 'NX', string.match(id, '^%d+'), id) == 1
-end
-local opened = 0
-for i = at + entries + 1, #ARGV, 6 do
-  if new[tonumber(ARGV[i])] then
-    local c, field, t, us = channels[tonumber(ARGV[i + 1])], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
-    count(t == 'C' and 'created' or 'targets', 1)
-    if not c.enabled then
-      count('ignored_disabled', 1)
-    else
-      local raw = redis.call('HGET', c.slots, field)
-      if raw or c.graves > 0 then
-        coalesce(c, field, raw, t, us, tonumber(ARGV[i + 5]))
-      else
-        redis.call('HSET', c.slots, field, ARGV[i + 4] .. ';' .. t)
-        redis.call('ZADD', c.due, ARGV[i + 5], field)
-        opened = opened + 1
-      end
-    end
+  if not known[i] then
+    local id = ARGV[4 + i]
+    new[tostring(i)] = true
+    add[#add + 1] = string.match(id, '^%d+')
+    add[#add + 1] = id
   end
 end
+if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
+local out, opened, targets, created = {}, 0, 0, 0
+for i = 1, channels do
+  local name, n, fields, at = ARGV[a + 1], tonumber(ARGV[a + 2]), {}, {}
+  for p = a + 3, a + 2 + 5 * n, 5 do
+    if new[ARGV[p]] then
+      fields[#fields + 1], at[#at + 1] = ARGV[p + 1], p
+      if ARGV[p + 2] == 'C' then created = created + 1 else targets = targets + 1 end
+    end
+  end
+  a = a + 2 + 5 * n
+  local c = channel(5 * i, name)
+  local ready, whole = -1, #fields < n -- what was applied before may be due
+  if #fields > 0 and not c.enabled then
+    count('ignored_disabled', #fields)
+  elseif #fields > 0 then
+    c.graves = redis.call('HLEN', c.dead)
+    local raws = redis.call('HMGET', c.slots, unpack(fields))
+    local graves = c.graves > 0 and redis.call('HMGET', c.dead, unpack(fields)) or {}
+    local slots, dues, seen, others, low = {}, {}, {}, {}, nil
+    for j = 1, #fields do
+      local field, p = fields[j], at[j]
+      if raws[j] or graves[j] or seen[field] then
+        others[#others + 1] = p
+      else
+        seen[field] = true
+        slots[#slots + 1], slots[#slots + 2] = field, ARGV[p + 3] .. ';' .. ARGV[p + 2]
+        dues[#dues + 1], dues[#dues + 2] = ARGV[p + 4], field
+        local due = tonumber(ARGV[p + 4])
+        if not low or due < low then low = due end
+      end
+    end
+    if low then
+      redis.call('HSET', c.slots, unpack(slots))
+      redis.call('ZADD', c.due, unpack(dues))
+      opened = opened + #slots / 2
+      ready = math.max(low, c.hold)
+    end
+    for j = 1, #others do
+      local p = others[j]
+      coalesce(c, ARGV[p + 1], ARGV[p + 2], tonumber(ARGV[p + 3]), tonumber(ARGV[p + 4]))
+      whole = true
+    end
+  end
+  if whole then
+    ready = settle(c)
+  elseif ready >= 0 then
+    redis.call('ZADD', READY, 'LT', F(ready), name)
+  end
+  out[i] = ready
+end
+count('targets', targets)
+count('created', created)
 count('opened', opened)
-count('pending', opened)
-local out = {}
-for i = 1, n do out[i] = settle(channels[i]) end
 book()
 return out
 `
@@ -108,7 +142,7 @@ const enqueueChunk = 500
 // per partition (or a few), all in one pipeline. A partition that has already
 // applied an entry skips it, so Enqueue may be repeated after any error; for
 // the same reason all targets of an entry must come in the same call. It
-// returns the channels it touched with when they are next ready (zero: nothing
+// returns the channels it touched with when what they got is ready (zero: nothing
 // waits there, for example because the channel is disabled). With an error,
 // what it returns holds for the partitions that did succeed.
 func (s *Store) Enqueue(ctx context.Context, lane int, targets []Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error) {
@@ -192,22 +226,24 @@ func chunkEntries(list []Target) [][]Target {
 func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*call, []event.ChannelKey) {
 	c := s.slotCall(s.scripts.enqueue, p)
 	c.keys = append(c.keys, s.keys.applied(p, lane))
-	channel, entry := map[event.ChannelKey]int{}, map[string]int{}
 	var channels []event.ChannelKey
-	var members, entries []any
+	byChannel := make([][]any, 0, 4)
+	numbers, entry := map[event.ChannelKey]int{}, map[string]int{}
 	latest := s.Now().UnixMilli() + 1
-	flat := make([]any, 0, 6*len(list))
-	for _, t := range list {
+	c.args = append(c.args, 0, 0) // the numbers of channels and entries, known at the end
+	for i := range list {
+		t := &list[i]
 		k := event.ChannelKey{Org: t.Org, Channel: t.Channel}
-		if channel[k] == 0 {
-			channels = append(channels, k)
-			channel[k] = len(channels)
-			members = append(members, readyMember(k))
+		n := numbers[k]
+		if n == 0 {
+			channels, byChannel = append(channels, k), append(byChannel, nil)
+			n = len(channels)
+			numbers[k] = n
 			c.keys = append(c.keys, s.channelKeys(p, k)...)
 		}
 		if entry[t.Entry] == 0 {
-			entries = append(entries, t.Entry)
-			entry[t.Entry] = len(entries)
+			c.args = append(c.args, t.Entry)
+			entry[t.Entry] = len(entry) + 1
 		}
 		// Accepted in the future, by a clock that has been set right since: it
 		// must not wait until then.
@@ -216,12 +252,11 @@ func (s *Store) enqueueCall(p, lane int, list []Target, quiet time.Duration) (*c
 		if !t.Due.IsZero() {
 			due = asMillis(t.Due)
 		}
-		flat = append(flat, entry[t.Entry], channel[k], slotField(t.ORCID), typeCode(t.Type), us, due)
+		byChannel[n-1] = append(byChannel[n-1], entry[t.Entry], slotField(t.ORCID), typeCode(t.Type), us, due)
 	}
-	c.args = append(c.args, len(channels))
-	c.args = append(c.args, members...)
-	c.args = append(c.args, len(entries))
-	c.args = append(c.args, entries...)
-	c.args = append(c.args, flat...)
+	c.args[1], c.args[2] = len(channels), len(entry)
+	for i, k := range channels {
+		c.args = append(append(c.args, readyMember(k), len(byChannel[i])/5), byChannel[i]...)
+	}
 	return c, channels
 }

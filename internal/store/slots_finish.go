@@ -10,13 +10,8 @@ import (
 	"dispatchd/internal/event"
 )
 
-// finishBody: KEYS mark, ready, ledger, then six a finish (the channel's five
-// and the attempt log); ARGV mark, now, most dead letters, most attempts in the
-// log, oldest attempt in the log (ms), then per finish: member of the ready
-// index, field, type, generation, token, result, retry at (ms), first attempt
-// (ms), status, reason, attempt for the log (or empty). Returns two numbers per
-// finish: 1 when stale, and when next ready or -1.
-const finishBody = attemptLua + `
+// finishLua ends a flight that is not simply delivered.
+const finishLua = attemptLua + `
 local function deliveredLate(c, field, t, gen)
   local raw = redis.call('HGET', c.dead, field)
   if not raw then return false end
@@ -36,29 +31,11 @@ local function deliveredLate(c, field, t, gen)
   return true
 end
 
--- A channel is read once, however many of its deliveries end in this run, and
--- settled when all are written.
-local out, channels, of = {}, {}, {}
-for i = 6, #ARGV, 11 do
-  local k = 4 + (i - 6) / 11 * 6
-  local c = channels[ARGV[i]]
-  if not c then
-    c = channel(k, ARGV[i])
-    channels[ARGV[i]] = c
-  end
-  local field, t, gen, token, result = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3]), ARGV[i + 4], ARGV[i + 5]
-  local retry, began = tonumber(ARGV[i + 6]), tonumber(ARGV[i + 7])
-  if ARGV[i + 10] ~= '' then remember(KEYS[k + 5], ARGV[i + 10], tonumber(ARGV[4]), tonumber(ARGV[5])) end
+-- finish writes one outcome; returns whether it was stale.
+local function finish(c, field, t, gen, token, result, retry, began, status, reason, cap)
   local raw, stale = redis.call('HGET', c.slots, field), false
-  local plain = result == 'delivered' and raw == aloft(ARGV[i + 3] .. ';' .. t, t, token)
-  local s = raw and not plain and parse(raw)
-  if plain then
-    redis.call('HDEL', c.slots, field)
-    redis.call('ZREM', c.due, field)
-    c.flight = c.flight - 1
-    count('delivered', 1)
-    count('pending', -1)
-  elseif s and s.token == token then
+  local s = raw and parse(raw)
+  if s and s.token == token then
     local again = s.again
     if result == 'delivered' or s.told then
       if not told(c, field, s, s.ctype, s.cgen) then back(c, field, s, again or now) end
@@ -81,7 +58,7 @@ for i = 6, #ARGV, 11 do
     elseif result == 'dead' and s.types[t] == gen then
       local d = {types = {}, latest = s.latest, first = s.first, top = s.top, created = s.created}
       d.types[t], s.types[t] = gen, nil
-      bury(c, field, d, s.attempts + 1, ARGV[i + 8], ARGV[i + 9], tonumber(ARGV[3]))
+      bury(c, field, d, s.attempts + 1, status, reason, cap)
       if empty(s.types) then
         drop(c, field, s)
       else
@@ -115,12 +92,68 @@ for i = 6, #ARGV, 11 do
   else
     stale = not deliveredLate(c, field, t, gen)
   end
-  out[#out + 1] = stale and 1 or 0
-  out[#out + 1] = 0
-  of[#out] = c
+  return stale
 end
-for _, c in pairs(channels) do c.next = settle(c) end
-for i, c in pairs(of) do out[i] = c.next end
+`
+
+// finishBody: KEYS mark, ready, ledger, then six a channel (its five and the
+// attempt log); ARGV mark, now, most dead letters, most attempts in the log,
+// oldest attempt in the log (ms), then per channel: its member of the ready
+// index, how many finishes, how many lines for the log, the lines, and per
+// finish: field, type, generation, token, result, and if that is not delivered
+// also retry at (ms), first attempt (ms), status, reason. Returns two numbers
+// per finish: 1 when stale, and when the channel is next ready or -1.
+//
+// A slot that was delivered and has nothing else to say goes together with the
+// others of its channel. Its going makes the channel ready later, if at all:
+// the ready index may then be too early, which the next claim puts right.
+const finishBody = `
+local out, a, k = {}, 5, 4
+while a < #ARGV do
+  local c, n, lines = named(k, ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
+  a = a + 3
+  if lines > 0 then remember(KEYS[k + 5], {unpack(ARGV, a + 1, a + lines)}, tonumber(ARGV[4]), tonumber(ARGV[5])) end
+  a, k = a + lines, k + 6
+  local fields, at = {}, {}
+  for j = 1, n do
+    fields[j], at[j] = ARGV[a + 1], a
+    a = a + (ARGV[a + 5] == 'delivered' and 5 or 9)
+  end
+  local raws, gone, seen, others, first = redis.call('HMGET', c.slots, unpack(fields)), {}, {}, {}, #out
+  for j = 1, n do
+    local p = at[j]
+    local field, t, gen = fields[j], ARGV[p + 2], ARGV[p + 3]
+    out[#out + 1] = 0
+    out[#out + 1] = -1
+    if ARGV[p + 5] == 'delivered' and not seen[field] and raws[j] == aloft(gen .. ';' .. t, t, ARGV[p + 4]) then
+      gone[#gone + 1] = field
+    else
+      others[#others + 1] = j
+    end
+    seen[field] = true
+  end
+  if #gone > 0 then
+    redis.call('HDEL', c.slots, unpack(gone))
+    redis.call('ZREM', c.due, unpack(gone))
+    c.flight = c.flight - #gone
+    count('delivered', #gone)
+  end
+  if #others == 0 then
+    flown(c)
+  else
+    load(c)
+    for _, j in ipairs(others) do
+      local p = at[j]
+      local plain = ARGV[p + 5] == 'delivered'
+      local stale = finish(c, fields[j], ARGV[p + 2], tonumber(ARGV[p + 3]), ARGV[p + 4], ARGV[p + 5],
+        not plain and tonumber(ARGV[p + 6]), not plain and tonumber(ARGV[p + 7]), not plain and ARGV[p + 8], not plain and ARGV[p + 9],
+        tonumber(ARGV[3]))
+      if stale then out[first + 2 * j - 1] = 1 end
+    end
+    local next = settle(c)
+    for _, j in ipairs(others) do out[first + 2 * j] = next end
+  end
+end
 book()
 return out
 `
@@ -158,26 +191,7 @@ func (s *Store) Finish(ctx context.Context, d event.Delivery, o event.Outcome) (
 func (s *Store) finishBatch(ctx context.Context, batch []finishQuery) ([]event.Finished, []error) {
 	out, errs := make([]event.Finished, len(batch)), make([]error, len(batch))
 	now := s.Now()
-	lines := make([]string, len(batch))
-	for i, q := range batch {
-		lines[i], errs[i] = attemptLine(q.o)
-	}
-	calls, members := byPartition(batch, func(q finishQuery) string { return q.d.Org }, func(p int) *call {
-		c := s.slotCall(s.scripts.finish, p)
-		c.args = []any{now.UnixMilli(), s.deadLetters, s.attemptLog, now.Add(-attemptAge).UnixMilli()}
-		return c
-	}, func(c *call, p int, q finishQuery) {
-		key := event.ChannelKey{Org: q.d.Org, Channel: q.d.Channel}
-		c.keys = append(append(c.keys, s.channelKeys(p, key)...), s.keys.attempts(p, key.Org, key.Channel))
-		c.args = append(c.args, readyMember(key), slotField(q.d.ORCID), typeCode(q.d.Type), q.d.Generation, q.d.Token,
-			string(q.o.Result), dueMillis(q.o.RetryAt, now), dueMillis(q.o.Attempt.Start, now))
-		c.args = append(c.args, statusText(q.o.Attempt.Status), deathReason(q.o.Attempt), "")
-	})
-	for i := range calls {
-		for j, at := range members[i] {
-			calls[i].args[4+11*j+10] = lines[at]
-		}
-	}
+	calls, members := s.finishCalls(batch, now)
 	_ = s.do(ctx, calls...) // each call carries its own error
 	for i, c := range calls {
 		list, err := c.ints(2 * len(members[i]))
@@ -190,6 +204,57 @@ func (s *Store) finishBatch(ctx context.Context, batch []finishQuery) ([]event.F
 		}
 	}
 	return out, errs
+}
+
+// finishing are the finishes of one channel.
+type finishing struct {
+	key     event.ChannelKey
+	members []int
+	lines   []any
+	args    []any
+}
+
+// finishCalls makes one call per partition and says which finishes of the batch
+// each one carries, in the order of its answers.
+func (s *Store) finishCalls(batch []finishQuery, now time.Time) ([]*call, [][]int) {
+	var byPart [Partitions][]*finishing
+	channels := make(map[event.ChannelKey]*finishing, len(batch))
+	var parts []int
+	for i := range batch {
+		q := &batch[i]
+		key := event.ChannelKey{Org: q.d.Org, Channel: q.d.Channel}
+		f := channels[key]
+		if f == nil {
+			f = &finishing{key: key}
+			channels[key] = f
+			p := orgPartition(key.Org)
+			if byPart[p] == nil {
+				parts = append(parts, p)
+			}
+			byPart[p] = append(byPart[p], f)
+		}
+		f.members = append(f.members, i)
+		if line := attemptLine(q.o); line != "" {
+			f.lines = append(f.lines, line)
+		}
+		f.args = append(f.args, slotField(q.d.ORCID), typeCode(q.d.Type), q.d.Generation, q.d.Token, string(q.o.Result))
+		if q.o.Result != event.Delivered {
+			f.args = append(f.args, dueMillis(q.o.RetryAt, now), dueMillis(q.o.Attempt.Start, now), statusText(q.o.Attempt.Status), deathReason(q.o.Attempt))
+		}
+	}
+	calls, members := make([]*call, len(parts)), make([][]int, len(parts))
+	for i, p := range parts {
+		c := s.slotCall(s.scripts.finish, p)
+		c.args = []any{now.UnixMilli(), s.deadLetters, s.attemptLog, now.Add(-attemptAge).UnixMilli()}
+		for _, f := range byPart[p] {
+			c.keys = append(append(c.keys, s.channelKeys(p, f.key)...), s.keys.attempts(p, f.key.Org, f.key.Channel))
+			c.args = append(c.args, readyMember(f.key), len(f.members), len(f.lines))
+			c.args = append(append(c.args, f.lines...), f.args...)
+			members[i] = append(members[i], f.members...)
+		}
+		calls[i] = c
+	}
+	return calls, members
 }
 
 // dueMillis is asMillis, and now when no time was given.

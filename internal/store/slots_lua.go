@@ -17,12 +17,13 @@ package store
 //
 // A dead letter is attempts|status|slot|reason.
 //
-// Every script has KEYS mark, ready, ledger, and ARGV mark, now (ms).
+// Every script has KEYS mark, ready, ledger, and ARGV mark, now (ms), and calls
+// begin first.
 const slotLua = `
-local now, READY, LEDGER = tonumber(ARGV[2]), KEYS[2], KEYS[3]
+local keys, now, READY, LEDGER, counts
+local function begin(k, args) keys, now, READY, LEDGER, counts = k, tonumber(args[2]), k[2], k[3], {} end
 local ORDER = {'C', 'U', 'D', 'P', 'L'} -- the most urgent first
 local HOUR = 3600000
-local counts = {}
 local function count(name, n) counts[name] = (counts[name] or 0) + n end
 local function F(x) return string.format('%.0f', x) end
 
@@ -83,10 +84,14 @@ local function land(c, s)
   s.token, s.ctype, s.told, s.cgen, s.again, s.afirst = nil, nil, nil, nil, nil, nil
 end
 
--- channel reads the control hash of the channel whose keys begin at KEYS[k].
-local function channel(k, name)
-  local c = {name = name, due = KEYS[k], slots = KEYS[k + 1], dead = KEYS[k + 2], deadAt = KEYS[k + 3], control = KEYS[k + 4],
+-- named is the channel whose keys begin at keys[k], of which nothing is read yet.
+local function named(k, name)
+  return {name = name, due = keys[k], slots = keys[k + 1], dead = keys[k + 2], deadAt = keys[k + 3], control = keys[k + 4],
     hold = 0, flight = 0}
+end
+
+-- load reads the control hash of a channel.
+local function load(c)
   local v = redis.call('HMGET', c.control, 'enabled', 'pause', 'suspend', 'breaker', 'retry_after', 'rate', 'digest')
   c.enabled = v[1] == '1'
   for i = 2, 7 do
@@ -96,13 +101,18 @@ local function channel(k, name)
   return c
 end
 
+local function channel(k, name) return load(named(k, name)) end
+
+-- flown writes how many fly more or less than before.
+local function flown(c)
+  if c.flight ~= 0 then redis.call('HINCRBY', c.control, 'flight', F(c.flight)) end
+  c.flight = 0
+end
+
 -- settle ends what a script did to a channel: how many fly, and when the
 -- channel is next ready. Returns that time or -1.
 local function settle(c)
-  if c.flight ~= 0 then
-    if redis.call('HINCRBY', c.control, 'flight', F(c.flight)) == 0 then redis.call('HDEL', c.control, 'flight') end
-    c.flight = 0
-  end
+  flown(c)
   local first = {}
   if c.enabled then first = redis.call('ZRANGE', c.due, 0, 0, 'WITHSCORES') end
   if not first[2] then
@@ -142,7 +152,6 @@ local function drop(c, field, s)
   land(c, s)
   redis.call('HDEL', c.slots, field)
   redis.call('ZREM', c.due, field)
-  count('pending', -1)
 end
 
 -- told clears type t of generation gen after its POST was taken, and counts it.

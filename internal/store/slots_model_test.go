@@ -223,17 +223,15 @@ func (m *slotModel) checkChannels(t *rapid.T, w slotWorld) {
 	states, err := m.s.Channels(m.ctx, m.keys)
 	must(t, err)
 	for i, k := range m.keys {
-		first, slots, flying, dead := int64(math.MaxInt64), 0, 0, 0
+		slots, flying, dead := 0, 0, 0
 		for at, st := range w.slots {
 			if at.ChannelKey != k {
 				continue
 			}
 			slots++
-			score, ok := w.due[at]
-			if !ok || len(st.types) == 0 {
+			if _, ok := w.due[at]; !ok || len(st.types) == 0 {
 				t.Fatalf("slot %+v is never due or has no type: %+v", at, st)
 			}
-			first = min(first, score)
 			if st.token != "" {
 				flying++
 				if !slices.Contains(st.types, st.claimed) {
@@ -251,19 +249,31 @@ func (m *slotModel) checkChannels(t *rapid.T, w slotWorld) {
 				dead++
 			}
 		}
-		want, has := max(first, w.holds[k]), slots > 0 && m.enabled[k]
+		// Too early costs a claim in vain, too late a delivery.
+		want, has := m.readyAt(w, k)
 		got, is := w.ready[k]
-		if has != is || has && want != got {
+		if has && !is || has && got > want || is && !m.enabled[k] {
 			t.Fatalf("ready index of %+v: %d (%v), want %d (%v)", k, got, is, want, has)
 		}
 		st := states[i]
-		if st.Enabled != m.enabled[k] || st.Waiting != slots-flying || st.InFlight != flying || st.Dead != dead || !st.Next.Equal(milliTime(got)) {
+		if st.Enabled != m.enabled[k] || st.Waiting != slots-flying || st.InFlight != flying || st.Dead != dead || slots > 0 && !st.Next.Equal(milliTime(got)) || slots == 0 && !st.Next.IsZero() {
 			t.Fatalf("channel %+v: %+v; there are %d slots, %d flying, %d dead", k, st, slots, flying, dead)
 		}
 	}
 	if len(w.due) != len(w.slots) {
 		t.Fatalf("%d due, %d slots", len(w.due), len(w.slots))
 	}
+}
+
+// readyAt is when the channel is really ready, if anything waits there.
+func (m *slotModel) readyAt(w slotWorld, k event.ChannelKey) (at int64, has bool) {
+	at = math.MaxInt64
+	for slot, due := range w.due {
+		if slot.ChannelKey == k {
+			at, has = min(at, due), true
+		}
+	}
+	return max(at, w.holds[k]), has && m.enabled[k]
 }
 
 // claimDue waits until something is ready and claims it.

@@ -21,11 +21,11 @@ type userScripts struct {
 
 func newUserScripts() userScripts {
 	return userScripts{
-		userLook:     newScript("user_look", allowOOM, linearHashing+userLookBody),
-		userRead:     newScript("user_read", allowOOM, linearHashing+userReadBody),
-		userSave:     newScript("user_save", allowOOM|fenced, linearHashing+userSaveBody),
-		userAdd:      newScript("user_add", 0, linearHashing+userSaveBody),
-		userDrop:     newScript("user_drop", allowOOM, linearHashing+userSaveBody),
+		userLook:     newScriptWith("user_look", allowOOM, linearHashing, bucketsBegin+userLookBody),
+		userRead:     newScriptWith("user_read", allowOOM, linearHashing, bucketsBegin+userReadBody),
+		userSave:     newScriptWith("user_save", allowOOM|fenced, linearHashing, bucketsBegin+userSaveBody),
+		userAdd:      newScriptWith("user_add", 0, linearHashing, bucketsBegin+userSaveBody),
+		userDrop:     newScriptWith("user_drop", allowOOM, linearHashing, bucketsBegin+userSaveBody),
 		userDue:      newScript("user_due", allowOOM, userDueBody),
 		userWork:     newScript("user_work", fenced, userWorkBody),
 		userTotals:   newScript("user_totals", allowOOM, userTotalsBody),
@@ -33,8 +33,8 @@ func newUserScripts() userScripts {
 		suppress:     newScript("suppress", allowOOM|fenced, suppressBody),
 		suppressed:   newScript("suppressed", allowOOM, suppressedBody),
 		unsuppress:   newScript("unsuppress", allowOOM|fenced, unsuppressBody),
-		memberAdd:    newScript("member_add", 0, linearHashing+memberAddBody),
-		memberRemove: newScript("member_remove", allowOOM, linearHashing+memberRemoveBody),
+		memberAdd:    newScriptWith("member_add", 0, linearHashing, bucketsBegin+memberAddBody),
+		memberRemove: newScriptWith("member_remove", allowOOM, linearHashing, bucketsBegin+memberRemoveBody),
 		memberPage:   newScript("member_page", allowOOM, memberPageBody),
 		memberSize:   newScript("member_size", allowOOM, memberSizeBody),
 		membersDrop:  newScript("members_drop", allowOOM, membersDropBody),
@@ -64,6 +64,11 @@ local function hash(field) return number(field, 3) end
 local function hex(field)
   return (string.gsub(field, '.', function(c) return string.format('%02x', string.byte(c)) end))
 end
+`
+
+// bucketsBegin is what the bodies of such scripts begin with: how many buckets
+// there are, and their level.
+const bucketsBegin = `
 local nb = tonumber(redis.call('HGET', KEYS[3], 'buckets') or '1')
 local lv = level(nb)
 `
