@@ -62,7 +62,7 @@ var benchUser = event.User{Affiliations: func() (list []event.Affiliation) {
 
 type oneUser struct{ *fakeUsers }
 
-func (oneUser) Users(_ context.Context, ids []orcid.ID) ([]*event.User, error) {
+func (oneUser) RecentUsers(_ context.Context, ids []orcid.ID) ([]*event.User, error) {
 	out := make([]*event.User, len(ids))
 	for i := range out {
 		out[i] = &benchUser

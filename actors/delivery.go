@@ -88,10 +88,10 @@ func (s *System) affiliations(ctx context.Context, organisation string, list []e
 	for i, d := range list {
 		ids[i] = d.ORCID
 	}
-	users, err := s.opt.Users.Users(ctx, ids)
+	users, err := s.opt.Users.RecentUsers(ctx, ids)
 	for tries := 1; err != nil && tries < lookUpTries && ctx.Err() == nil; tries++ {
 		pause(ctx, backoff(finishFirst, finishMax, tries))
-		users, err = s.opt.Users.Users(ctx, ids)
+		users, err = s.opt.Users.RecentUsers(ctx, ids)
 	}
 	if err != nil {
 		return nil, err

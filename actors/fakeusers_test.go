@@ -73,7 +73,7 @@ func (f *fakeUsers) User(_ context.Context, u orcid.ID) (*event.User, error) {
 	return nil, nil
 }
 
-func (f *fakeUsers) Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
+func (f *fakeUsers) RecentUsers(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
 	out := make([]*event.User, len(ids))
 	for i, u := range ids {
 		var err error

@@ -38,9 +38,10 @@ type Users interface {
 	// zero, clears) the time of its work. An error that is event.ErrConflict
 	// says that the record changed.
 	SaveUser(ctx context.Context, u event.User, work time.Time) (version string, err error)
-	// Users reads several records; a missing one is nil. Any failure is an
-	// error for the whole call.
-	Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
+	// RecentUsers reads several records for deliveries; a missing one is nil.
+	// What it returns must not be changed. Any failure is an error for the
+	// whole call.
+	RecentUsers(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
 	// DueUsers lists at most limit users whose work is due, and when the next of
 	// the others will be (zero: none).
 	DueUsers(ctx context.Context, now time.Time, limit int) ([]orcid.ID, time.Time, error)

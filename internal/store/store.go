@@ -83,6 +83,7 @@ type Store struct {
 	warnings []string
 
 	deadLetters, attemptLog int
+	recent                  recent
 	slotMergers
 }
 

@@ -50,7 +50,12 @@ func (s *Store) LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*
 	if len(ids) != len(at) {
 		return nil, fmt.Errorf("look up users: %d iDs with %d times", len(ids), len(at))
 	}
-	return s.readUsers(ctx, s.scripts.userLook, ids, at)
+	changes := s.recent.reading()
+	users, err := s.readUsers(ctx, s.scripts.userLook, ids, at)
+	if err == nil {
+		s.recent.keep(changes, users, time.Now())
+	}
+	return users, err
 }
 
 // Users reads users in the order of ids; a missing one is nil.
@@ -220,6 +225,7 @@ type saving struct {
 // saveUsers tries every record once, one pipeline for all. On an error some may
 // have been saved; each that is known to be says so.
 func (s *Store) saveUsers(ctx context.Context, sc *script, list []*saving) error {
+	defer s.recent.change(list)()
 	runs := userRuns(len(list), func(i int) orcid.ID { return list[i].id })
 	calls := make([]*call, len(runs))
 	for r, run := range runs {
