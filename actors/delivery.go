@@ -197,9 +197,7 @@ func (f *flight) post(o *org.Organisation, timeout time.Duration) event.Outcome 
 func (f *flight) finish(o event.Outcome) time.Time {
 	s := f.sys
 	for failures := 1; ; failures++ {
-		ctx, cancel := context.WithTimeout(s.io, callTimeout)
-		done, err := s.opt.Slots.Finish(ctx, f.d, o)
-		cancel()
+		done, err := s.opt.Slots.Finish(s.io, f.d, o)
 		if err == nil {
 			return done.Next
 		}

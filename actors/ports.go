@@ -10,7 +10,7 @@ import (
 )
 
 // Slots is where deliveries wait; the store implements it. Every call may be
-// made concurrently and may fail while Redis is away.
+// made concurrently, may fail while Redis is away, and ends soon either way.
 type Slots interface {
 	// Claim takes at most max due slots of a channel under a lease. It returns
 	// nothing while the channel is held or disabled.

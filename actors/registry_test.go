@@ -77,7 +77,7 @@ func bareSystem(t *testing.T, tu tuning) *System {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := &System{tuning: tu.withDefaults(), log: log, metrics: m, now: time.Now}
+	s := &System{tuning: tu.withDefaults(), log: log, metrics: m, now: time.Now, goroutines: newCrew()}
 	s.actors = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return log }),
 		actor.WithDeadLetterThrottleInterval(time.Millisecond),
@@ -88,7 +88,7 @@ func bareSystem(t *testing.T, tu tuning) *System {
 // stopRegistry poisons a registry and waits until it is gone.
 func (s *System) stopRegistry(pid *actor.PID) {
 	_ = s.actors.Root.PoisonFuture(pid).Wait()
-	s.goroutines.Wait()
+	s.goroutines.end()
 	s.actors.Shutdown()
 }
 

@@ -65,7 +65,7 @@ type System struct {
 	// off, io when not even its end can be noted any more.
 	life, post, io                   context.Context
 	cancelLife, cancelPost, cancelIO context.CancelFunc
-	goroutines                       sync.WaitGroup
+	goroutines                       *crew
 	stopOnce                         sync.Once
 	stopped                          chan struct{}
 	stopErr                          error
@@ -94,6 +94,8 @@ func Start(o Options) (*System, error) {
 		gone:    make(chan struct{}),
 		stopped: make(chan struct{}),
 		room:    newRoom(limits.MaxInFlight),
+
+		goroutines: newCrew(),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -304,7 +306,7 @@ func (s *System) stop(ctx context.Context) error {
 	}
 	s.cancelIO()
 	finished := make(chan struct{})
-	go func() { s.goroutines.Wait(); close(finished) }()
+	go func() { s.goroutines.end(); close(finished) }()
 	select {
 	case <-finished:
 		return nil
@@ -322,7 +324,7 @@ func (s *System) send(to *actor.PID, m any) {
 // spawnGo runs f in a goroutine that Stop waits for. A panic is counted, logged
 // and, like a return, followed by after, which must not panic; nil is nothing.
 func (s *System) spawnGo(f func(), after func(panicked bool)) {
-	s.goroutines.Go(func() {
+	s.goroutines.do(func() {
 		panicked := true
 		defer func() {
 			if panicked {

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -74,8 +73,13 @@ type Delivery struct {
 // ID returns the webhook-id of the delivery: the same for every attempt of a
 // claimed generation, also after a restart, and different for any other.
 func (d Delivery) ID() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s\x00%d", d.Org, d.Channel, d.ORCID, d.Type, d.Generation))
-	return "msg_" + base64.RawURLEncoding.EncodeToString(sum[:18])
+	var room [160]byte
+	b := append(append(room[:0], d.Org...), 0)
+	b = append(append(b, d.Channel...), 0)
+	b = append(d.ORCID.Append(b), 0)
+	b = append(append(b, d.Type...), 0)
+	sum := sha256.Sum256(strconv.AppendInt(b, d.Generation, 10))
+	return string(base64.RawURLEncoding.AppendEncode(append(b[:0], "msg_"...), sum[:18]))
 }
 
 // Result says what became of an attempt.

@@ -51,20 +51,15 @@ type exchange struct {
 }
 
 func (x *exchange) run(ctx context.Context) deliver.Answer {
-	limited, cancel := context.WithDeadline(ctx, x.deadline)
-	defer cancel()
 	dial := func(ctx context.Context) (net.Conn, error) { return x.s.dial.to(ctx, x.target) }
-	key := x.org.ID + " " + x.target.addr
-	if x.target.tls {
-		key += " tls"
-	}
+	key := hostKey{x.org.ID, x.target.addr, x.target.tls}
 	for fresh := false; ; fresh = true {
-		c, err := x.s.conns.get(limited, key, fresh, dial)
+		c, err := x.s.conns.get(ctx, x.deadline, key, fresh, dial)
 		if err != nil {
 			return x.failed(ctx, err)
 		}
-		// The deadline of limited is set on the connection itself; what has
-		// to be watched is a caller who gives up earlier.
+		// The deadline is set on the connection itself; what has to be watched
+		// is a caller who gives up earlier.
 		_ = c.SetDeadline(x.deadline)
 		stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(longAgo) })
 		a, keep, err := x.use(c)

@@ -25,15 +25,21 @@ type pool struct {
 	idleFor time.Duration
 
 	mu     sync.Mutex
-	hosts  map[string]*host
+	hosts  map[hostKey]*host
 	idle   list.List // of *conn, the last used in front
 	sweep  *time.Timer
 	armed  bool
 	closed bool
 }
 
+// hostKey names an organisation's host.
+type hostKey struct {
+	org, addr string
+	tls       bool
+}
+
 type host struct {
-	key   string
+	key   hostKey
 	room  chan struct{} // holds one token for each attempt that has or makes a connection
 	users int           // attempts that have, make or wait for one
 	idle  []*conn       // the last used at the end
@@ -48,13 +54,14 @@ type conn struct {
 }
 
 func newPool(perHost, maxIdle int, idleFor time.Duration) *pool {
-	return &pool{perHost: perHost, maxIdle: maxIdle, idleFor: idleFor, hosts: map[string]*host{}}
+	return &pool{perHost: perHost, maxIdle: maxIdle, idleFor: idleFor, hosts: map[hostKey]*host{}}
 }
 
-// get returns a kept connection or a new one, waiting for a place if need be.
-// fresh asks for a new one and gives up the kept ones: one of them was found
-// closed, so most likely all are. Every connection got must be put.
-func (p *pool) get(ctx context.Context, key string, fresh bool, dial func(context.Context) (net.Conn, error)) (*conn, error) {
+// get returns a kept connection or a new one, waiting for a place if need be,
+// until the deadline or the end of ctx. fresh asks for a new one and gives up
+// the kept ones: one of them was found closed, so most likely all are. Every
+// connection got must be put.
+func (p *pool) get(ctx context.Context, deadline time.Time, key hostKey, fresh bool, dial func(context.Context) (net.Conn, error)) (*conn, error) {
 	h, err := p.enter(key)
 	if err != nil {
 		return nil, err
@@ -62,16 +69,16 @@ func (p *pool) get(ctx context.Context, key string, fresh bool, dial func(contex
 	select {
 	case h.room <- struct{}{}:
 	default:
-		select {
-		case h.room <- struct{}{}:
-		case <-ctx.Done():
+		if err := h.wait(ctx, deadline); err != nil {
 			p.leave(h)
-			return nil, &waitError{ctx.Err()}
+			return nil, err
 		}
 	}
 	if c := p.kept(h, fresh); c != nil {
 		return c, nil
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	nc, err := dial(ctx)
 	if err != nil {
 		<-h.room
@@ -81,12 +88,24 @@ func (p *pool) get(ctx context.Context, key string, fresh bool, dial func(contex
 	return &conn{Conn: nc, host: h}, nil
 }
 
+// wait waits for a place.
+func (h *host) wait(ctx context.Context, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	select {
+	case h.room <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &waitError{ctx.Err()}
+	}
+}
+
 // waitError says that no place became free in time.
 type waitError struct{ error }
 
 func (e *waitError) Unwrap() error { return e.error }
 
-func (p *pool) enter(key string) (*host, error) {
+func (p *pool) enter(key hostKey) (*host, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

@@ -1,9 +1,6 @@
 package webhook
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,7 +15,6 @@ import (
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 
 	"golang.org/x/net/idna"
 )
@@ -176,7 +172,7 @@ func (s *Sender) appendHead(b []byte, t target, o *org.Organisation, id string, 
 	b = append(b, "\r\nwebhook-timestamp: "...)
 	stamp := len(b)
 	b = strconv.AppendInt(b, now.Unix(), 10)
-	b, err := appendSignatures(b, id, string(b[stamp:]), body, o.Webhook.SigningSecret, o.Webhook.OldSigningSecret)
+	b, err := s.signers.append(b, id, string(b[stamp:]), body, o.Webhook.SigningSecret, o.Webhook.OldSigningSecret)
 	if err != nil {
 		return b, err
 	}
@@ -206,37 +202,6 @@ func appendHeader(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	b = append(b, ':', ' ')
 	return append(b, value...)
-}
-
-// appendSignatures appends the Standard Webhooks signature header with one
-// signature for each secret that is set, the current one first.
-func appendSignatures(b []byte, id, stamp string, body []byte, secrets ...secret.Text) ([]byte, error) {
-	begun := false
-	for _, text := range secrets {
-		if !text.IsSet() {
-			continue
-		}
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text.Reveal(), "whsec_"))
-		if err != nil {
-			// The error would quote the secret.
-			return b, errors.New(`the signing secret is not "whsec_" and base64; rotate it`)
-		}
-		mac := hmac.New(sha256.New, key)
-		mac.Write([]byte(id))
-		mac.Write([]byte{'.'})
-		mac.Write([]byte(stamp))
-		mac.Write([]byte{'.'})
-		mac.Write(body)
-		if begun {
-			b = append(b, ' ')
-		} else {
-			b = append(b, "\r\nwebhook-signature: "...)
-			begun = true
-		}
-		b = append(b, "v1,"...)
-		b = base64.StdEncoding.AppendEncode(b, mac.Sum(nil))
-	}
-	return b, nil
 }
 
 func hasControl(s string) bool {

@@ -63,6 +63,7 @@ type Sender struct {
 	dial      dialer
 	conns     *pool
 	targets   targetCache
+	signers   signers
 	buffers   sync.Pool // *buffers
 }
 
