@@ -285,6 +285,9 @@ func (st *ChannelState) setControl(name, value string, now time.Time) error {
 // of the first that is not ready yet (or -1), then member and time of each that
 // is.
 const readyBody = `
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
+if not first then return {'-1'} end
+if tonumber(first) > tonumber(ARGV[2]) then return {first} end
 local later = redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local out = {later[2] or '-1'}
 local ready = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])
