@@ -43,7 +43,7 @@ var below = map[string][]string{
 	"internal/service":         {"internal/store"},
 	"internal/admin":           {"internal/service", "internal/store", "internal/look"},
 	"internal/hubapi":          {"internal/service", "internal/store"},
-	"internal/cli":             {"internal/service", "internal/store"},
+	"internal/cli":             {"internal/hub", "internal/service", "internal/store"},
 	"internal/look":            {},
 	"internal/web":             {"internal/service", "internal/store", "internal/look"},
 	"internal/browsertest":     {},

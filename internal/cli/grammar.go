@@ -28,6 +28,7 @@ type grammar struct {
 	User         userCmd         `cmd:"" group:"change" help:"Researchers: list, show, add, remove, import, sync, export, erase …"`
 	Delivery     deliveryCmd     `cmd:"" group:"change" help:"Attempts and dead letters: log, list, replay, purge."`
 	Registration registrationCmd `cmd:"" group:"change" help:"Registrations at ORCID: status, rearm, sync, pause, resume."`
+	Hub          hubCmd          `cmd:"" group:"change" help:"Take over from the NZ ORCID Hub: sql, config, import."`
 	Credential   credentialCmd   `cmd:"" group:"look" help:"ORCID credentials: list, show."`
 	Job          jobCmd          `cmd:"" group:"look" help:"Long work: list."`
 
