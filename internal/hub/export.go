@@ -86,6 +86,12 @@ type reading struct {
 	clients map[string]string // client id → our name
 }
 
+// orgColumns are those of organisations.csv.
+var orgColumns = []string{
+	"id", "name", "orcid_client_id", "orcid_secret", "tech_contact_email", "webhook_enabled", "webhook_url",
+	"webhook_append_orcid", "webhook_apikey", "email_notifications_enabled", "notification_email",
+}
+
 // ReadExport reads the files of a directory. What a line has wrong is noted and
 // leaves out that line only. names says what ORCID clients are called; others are
 // called after their organisation.
@@ -96,8 +102,7 @@ func ReadExport(dir string, names map[string]string) (*Export, error) {
 		columns []string
 		take    func(where string, rec map[string]string)
 	}{
-		{"organisations.csv", []string{"id", "name", "orcid_client_id", "orcid_secret", "tech_contact_email", "webhook_enabled", "webhook_url",
-			"webhook_append_orcid", "webhook_apikey", "email_notifications_enabled", "notification_email"}, r.organisation},
+		{"organisations.csv", orgColumns, r.organisation},
 		{"clients.csv", []string{"organisation_id", "client_id", "client_secret"}, r.client},
 		{"users.csv", []string{"id", "orcid", "email", "eppn", "name", "organisation_id", "webhook_enabled"}, r.user},
 		{"memberships.csv", []string{"user_id", "organisation_id"}, r.membership},
@@ -175,24 +180,27 @@ func (r *reading) organisation(where string, rec map[string]string) {
 		o.WebhookEnabled = false
 		r.note(where, "%s has the webhook enabled without a URL, so the Hub never used it: it is not enabled", o.ID)
 	}
-	switch clientID := rec["orcid_client_id"]; {
-	case clientID == "":
-		if o.WebhookEnabled || o.EmailEnabled {
-			r.note(where, "%s has no ORCID client of its own", o.ID)
-		}
-	default:
-		name, ok := r.clients[clientID]
-		if !ok {
-			if name, ok = r.names[clientID]; !ok {
-				name = o.ID
-			}
-			r.clients[clientID] = name
-			r.Credentials = append(r.Credentials, Credential{Name: name, ClientID: clientID, Secret: secret.Text(rec["orcid_secret"])})
-		}
-		o.Credential = name
+	if clientID := rec["orcid_client_id"]; clientID != "" {
+		o.Credential = r.credential(clientID, o.ID, rec["orcid_secret"])
+	} else if o.WebhookEnabled || o.EmailEnabled {
+		r.note(where, "%s has no ORCID client of its own", o.ID)
 	}
 	r.orgs[id] = len(r.Organisations)
 	r.Organisations = append(r.Organisations, o)
+}
+
+// credential returns our name of an ORCID client, and notes a new one.
+func (r *reading) credential(clientID, orgID, pass string) string {
+	if name, ok := r.clients[clientID]; ok {
+		return name
+	}
+	name, ok := r.names[clientID]
+	if !ok {
+		name = orgID
+	}
+	r.clients[clientID] = name
+	r.Credentials = append(r.Credentials, Credential{Name: name, ClientID: clientID, Secret: secret.Text(pass)})
+	return name
 }
 
 // org finds the organisation of the column organisation_id.
