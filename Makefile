@@ -52,7 +52,7 @@ check-generated: generate ## fail when a generated file was not committed
 
 # What the tests start, by the name of its Debian package, which is the program's too.
 # (policy-rc.d keeps apt from starting the services.)
-NEEDED := redis-server chromium
+NEEDED := redis-server chromium curl openssl
 # Linux also tests what runs it there: units, alert rules, proxies.
 ifeq ($(shell uname -s),Linux)
 NEEDED += systemd prometheus nginx caddy

@@ -194,7 +194,7 @@ func TestPermitsForOthersShareTheRate(t *testing.T) {
 		b.start(deliverFunc(delivered))
 		n := 0
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); n++ {
-			done, err := b.sys.Permit(b.Context(), "main")
+			done, err := b.sys.Permit(b.Context(), "main", n%2 == 0)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -203,13 +203,13 @@ func TestPermitsForOthersShareTheRate(t *testing.T) {
 		if n < 200 || n > 225 {
 			b.Errorf("%d permits in 10 s at 20 a second, burst 20", n)
 		}
-		if _, err := b.sys.Permit(b.Context(), "nobody"); err == nil {
+		if _, err := b.sys.Permit(b.Context(), "nobody", true); err == nil {
 			b.Error("a permit for an unknown credential")
 		}
 		ctx, cancel := context.WithCancel(b.Context())
 		b.sys.PauseRegistrations(true)
 		sleep(time.Millisecond)
-		if _, err := b.sys.Permit(ctx, "main"); err == nil {
+		if _, err := b.sys.Permit(ctx, "main", true); err == nil {
 			b.Error("a permit while paused")
 		}
 		cancel()

@@ -196,16 +196,17 @@ func (s *System) PauseRegistrations(paused bool) {
 }
 
 // Permit waits until one request to ORCID may be sent with the credential, as
-// part of the one rate for all, behind single changes. The returned function
+// part of the one rate for all, in front of sweeps when it is express and among
+// them when it is not. The returned function
 // must be called once with what ORCID said (the zero Answer when the request
 // was not sent).
-func (s *System) Permit(ctx context.Context, credential string) (done func(orcid.Answer), err error) {
+func (s *System) Permit(ctx context.Context, credential string, express bool) (done func(orcid.Answer), err error) {
 	type reply struct {
 		granted bool
 		until   time.Time
 	}
 	replies := make(chan reply, 1)
-	t := ticket{serial: s.runs.Add(1), since: time.Now(), answer: func(granted bool, at time.Time) {
+	t := ticket{serial: s.runs.Add(1), express: express, since: time.Now(), answer: func(granted bool, at time.Time) {
 		replies <- reply{granted, at}
 	}}
 	back := func(a orcid.Answer) {

@@ -23,6 +23,7 @@ import (
 	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
 	"dispatchd/internal/fanout"
+	"dispatchd/internal/guest"
 	"dispatchd/internal/hub"
 	"dispatchd/internal/intake"
 	"dispatchd/internal/intake/spool"
@@ -69,6 +70,7 @@ type app struct {
 	locks     atomic.Pointer[locks]
 	hub       atomic.Pointer[hub.Callbacks] // nil without the Hub's callbacks
 	taker     *hub.Taker
+	guests    *guest.Keeper
 
 	reloading    sync.Mutex
 	reloadFailed atomic.Bool // the last reload did
@@ -138,6 +140,9 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	if err := a.setLiveness(); err != nil {
 		return nil, err
 	}
+	if err := a.setGuests(); err != nil {
+		return nil, err
+	}
 	// Only now that everything is built may anybody ask.
 	go func() { a.ended("callback listener", a.intake.Serve(o.Callback)) }()
 	a.startLiveness()
@@ -199,7 +204,8 @@ func (a *app) forgot(reason string) {
 
 func (a *app) setService() error {
 	svc, err := service.New(service.Options{
-		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a,
+		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a, Callbacks: callbacks{a},
+		PublicURL:   func() string { return a.config.Load().PublicURL },
 		WebURL:      func() string { return a.config.Load().WebURL },
 		Signer:      a.signer,
 		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},

@@ -37,6 +37,7 @@ var below = map[string][]string{
 	"internal/store":           {},
 	"internal/fanout":          {"internal/register", "internal/store"},
 	"internal/liveness":        {"internal/register"},
+	"internal/guest":           {"internal/register"},
 	"internal/deliver":         {},
 	"internal/deliver/webhook": {"internal/deliver"},
 	"internal/deliver/email":   {"internal/deliver"},

@@ -13,8 +13,9 @@ import (
 var (
 	registrationsDesc = prometheus.NewDesc("dispatchd_registrations",
 		"Registrations at ORCID, by state: wanted (by an enabled organisation, at the last count), alive (ORCID confirmed them), "+
-			"registering, at_risk (changed in a long outage, no ping since), dead (ORCID gave up, or a person asked: made anew), refused, removing.",
-		[]string{"state"}, nil)
+			"registering, at_risk (changed in a long outage, no ping since), dead (ORCID gave up, or a person asked: made anew), refused, removing. "+
+			"Kind own: pings come to us; callback: to a URL of an organisation's own, so that nobody here sees whether ORCID gave up.",
+		[]string{"kind", "state"}, nil)
 	missingDesc = prometheus.NewDesc("dispatchd_registrations_missing",
 		"Registrations that were wanted and not alive at the last count.", nil, nil)
 	workDesc = prometheus.NewDesc("dispatchd_registration_work",
@@ -48,14 +49,22 @@ func (c registrationCollector) Collect(out chan<- prometheus.Metric) {
 			event.RegAlive: "alive", event.RegPutting: "registering", event.RegNone: "dead",
 			event.RegRefused: "refused", event.RegDeleting: "removing",
 		} {
-			gauge(registrationsDesc, float64(states[state]), name)
+			gauge(registrationsDesc, float64(states[state]), "own", name)
+		}
+	}
+	if states, err := c.a.store.GuestTotals(ctx); err == nil {
+		for name, n := range map[string]int64{
+			"alive": states[event.RegAlive], "registering": states[event.RegNone] + states[event.RegPutting],
+			"refused": states[event.RegRefused], "removing": states[event.RegDeleting],
+		} {
+			gauge(registrationsDesc, float64(n), "callback", name)
 		}
 	}
 	if n, err := c.a.store.CountChecks(ctx, event.CheckAtRisk); err == nil {
-		gauge(registrationsDesc, float64(n), "at_risk")
+		gauge(registrationsDesc, float64(n), "own", "at_risk")
 	}
 	if n := c.a.watch.Counted(); !n.At.IsZero() {
-		gauge(registrationsDesc, float64(n.Wanted), "wanted")
+		gauge(registrationsDesc, float64(n.Wanted), "own", "wanted")
 		gauge(missingDesc, float64(n.Missing))
 	}
 	if n, err := c.a.store.RegistrationWork(ctx); err == nil {

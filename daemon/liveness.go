@@ -125,7 +125,7 @@ func (s searcher) with(ctx context.Context, credential string, call func(*orcid.
 	if system == nil || client == nil {
 		return fmt.Errorf("credential %s: nothing works with it yet", credential)
 	}
-	done, err := system.Permit(ctx, credential)
+	done, err := system.Permit(ctx, credential, false)
 	if err != nil {
 		return err
 	}

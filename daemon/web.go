@@ -44,7 +44,7 @@ func (a *app) webMux() (http.Handler, error) {
 		return nil, err
 	}
 	mux.Handle("/", pages.Handler())
-	hub, err := hubapi.New(hubapi.Options{Service: a.service, Logger: a.log, Panics: a.metrics.panicked})
+	hub, err := hubapi.New(hubapi.Options{Service: a.service, Logger: a.log, Panics: a.metrics.panicked, Location: a.callbackLocation})
 	if err != nil {
 		return nil, err
 	}

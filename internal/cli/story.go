@@ -41,6 +41,7 @@ func (c *userShowCmd) Run(s *session) error {
 		wrap(w, "", "  ", text)
 	}
 	s.showRegistrations(story)
+	s.showCallbacks(story.Callbacks)
 	for _, a := range story.Affiliations {
 		s.showAffiliation(a)
 	}
@@ -102,6 +103,20 @@ func historyWords(h store.History) string {
 		text += " (" + strconv.Itoa(h.Status) + ")"
 	}
 	return text
+}
+
+// showCallbacks lists the callbacks of organisations' own.
+func (s *session) showCallbacks(list []service.StoryCallback) {
+	for _, c := range list {
+		text := fmt.Sprintf("callback of %s, %s with %s since %s: %s", c.Org, c.State, orDash(c.Credential), clock(c.Since), c.URL)
+		if c.Leaving {
+			text += " (to be removed)"
+		}
+		if c.Tries > 0 {
+			text += fmt.Sprintf(", %s, ORCID said %s", count(c.Tries, "failed try", "failed tries"), statusWord(c.Status))
+		}
+		wrap(s.env.Stdout, "", "  ", text)
+	}
 }
 
 func (s *session) showAffiliation(a service.StoryAffiliation) {
@@ -237,6 +252,7 @@ func (s *session) showErasure(id string, e service.Erasure) {
 	for _, line := range []struct{ key, one, many string }{
 		{"affiliations", "affiliation", "affiliations"},
 		{"registrations", "registration at ORCID", "registrations at ORCID"},
+		{"callbacks", "callback of an organisation at ORCID", "callbacks of organisations at ORCID"},
 		{"slots", "delivery that waited", "deliveries that waited"},
 		{"dead_letters", "dead letter", "dead letters"},
 		{"attempts", "attempt in the logs", "attempts in the logs"},

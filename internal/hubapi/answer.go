@@ -99,7 +99,9 @@ func (a *API) ofService(c *call, e *service.Error) *failure {
 		return &failure{status: http.StatusNotFound, error: "Not Found", message: e.What}
 	case service.CodeReadOnly:
 		return &failure{status: http.StatusForbidden, error: "Read only", message: "The settings of this organisation stand in the hub's configuration file. Ask the hub's operator to change them."}
-	case service.CodeConflict:
+	case service.CodeSuppressed:
+		return &failure{status: http.StatusConflict, error: "Conflict", message: "This researcher asked the hub to be erased. If they want to be told about again, ask the hub's operator."}
+	case service.CodeConflict, service.CodeGone:
 		return &failure{status: http.StatusConflict, error: "Conflict", message: e.What}
 	case service.CodeRateLimited:
 		return &failure{status: http.StatusTooManyRequests, error: "Too Many Requests", message: strings.TrimSpace(e.What + " " + e.Do), retry: 10 * time.Second}

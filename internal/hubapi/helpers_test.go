@@ -15,10 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
+	"dispatchd/internal/guest"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/redistest"
@@ -26,8 +25,6 @@ import (
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	josiah  = "0000-0002-1825-0097"
@@ -70,6 +67,9 @@ type bundle struct {
 	now    atomic.Int64 // of the rate limits, ms
 	// settle is what becomes of a user's registration at the hint; RegNone: nothing.
 	settle atomic.Int32
+	keeper *guest.Keeper
+	rows   sync.Map // at ORCID: credential, iD and URL
+	refuse atomic.Pointer[orcid.Answer]
 	tested atomic.Int32
 
 	mu       sync.Mutex
@@ -100,6 +100,32 @@ func (b *bundle) HintUser(id orcid.ID, _ bool) {
 	}
 }
 
+// Put implements guest.ORCID.
+func (b *bundle) Put(_ context.Context, credential string, id orcid.ID, url string) (orcid.Answer, error) {
+	if a := b.refuse.Load(); a != nil {
+		return *a, nil
+	}
+	if _, there := b.rows.LoadOrStore(id.String()+" "+url, credential); there {
+		return orcid.Answer{Kind: orcid.Exists, Status: 204}, nil
+	}
+	return orcid.Answer{Kind: orcid.Created, Status: 201}, nil
+}
+
+// Delete implements guest.ORCID.
+func (b *bundle) Delete(_ context.Context, credential string, id orcid.ID, url string) (orcid.Answer, error) {
+	if a := b.refuse.Load(); a != nil {
+		return *a, nil
+	}
+	switch owner, there := b.rows.Load(id.String() + " " + url); {
+	case !there:
+		return orcid.Answer{Kind: orcid.NoSuchWebhook, Status: 404, Detail: "no webhook found"}, nil
+	case owner != credential:
+		return orcid.Answer{Kind: orcid.NotOurs, Status: 403, Detail: "only the client that registered it"}, nil
+	}
+	b.rows.Delete(id.String() + " " + url)
+	return orcid.Answer{Kind: orcid.Deleted, Status: 204}, nil
+}
+
 // Test implements service.Tester.
 func (b *bundle) Test(context.Context, *org.Organisation) service.TestAnswer {
 	b.tested.Add(1)
@@ -120,8 +146,16 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	b.must(b.store.Attach(ctx))
 	_, err = b.store.BaseID(ctx, store.Base{PublicURL: "http://hub.example", ClientID: "APP-1", KeyID: "k"})
 	b.must(err)
+	dir := directory.New()
+	b.keeper, err = guest.New(guest.Options{
+		Store: b.store, Directory: dir, ORCID: b, Guard: func() error { return nil }, Now: b.store.Now, Logger: log,
+		Due:    func(context.Context, time.Time, int) ([]guest.Key, error) { return nil, nil },
+		Panics: func(c string) { t.Errorf("%s panicked", c) },
+	})
+	b.must(err)
 	b.svc, err = service.New(service.Options{
-		Store: b.store, Directory: directory.New(), Hints: b, Tester: b, Credentials: func() []string { return []string{"main"} },
+		Store: b.store, Directory: dir, Hints: b, Tester: b, Credentials: func() []string { return []string{"main"} },
+		Callbacks: b.keeper, PublicURL: func() string { return "https://hub.example" },
 		Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) },
 	})
 	b.must(err)
@@ -129,6 +163,9 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	o := Options{
 		Service: b.svc, Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) }, Wait: 300 * time.Millisecond,
 		Now: func() time.Time { return time.UnixMilli(b.now.Load()) },
+	}
+	o.Location = func(id orcid.ID, callback string) string {
+		return orcid.WebhookURL("https://api.orcid.example", id, callback)
 	}
 	for _, c := range change {
 		c(&o)
@@ -225,7 +262,9 @@ func (b *bundle) send(method, path, body string, header ...string) answer {
 		b.answered = append(b.answered, string(raw))
 		b.mu.Unlock()
 	}
-	return answer{res, res.StatusCode, string(raw)}
+	out := answer{res, res.StatusCode, string(raw)}
+	spec.check(b, method, path, body, out)
+	return out
 }
 
 // token gets an access token.

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
 )
@@ -31,6 +32,9 @@ type Options struct {
 	Panics func(component string)
 	// Now is the clock of the rate limits. Default: time.Now.
 	Now func() time.Time
+	// Location is where ORCID has a callback URL that it registered. Default: the
+	// answer has no Location.
+	Location func(id orcid.ID, callback string) string
 	// Wait is how long a request waits for ORCID's answer. Default 15 s.
 	Wait time.Duration
 }

@@ -39,7 +39,7 @@ var endpoints = map[string]endpoint{
 	routeSettings:     {http.MethodGet: (*API).settings, http.MethodHead: (*API).settings, http.MethodPut: (*API).change, http.MethodPost: (*API).change, http.MethodPatch: (*API).change, http.MethodDelete: (*API).disable},
 	routeCallback:     {http.MethodPut: (*API).change, http.MethodDelete: (*API).disable},
 	routeUserWebhook:  {http.MethodPut: (*API).tellOfUser, http.MethodDelete: (*API).stopTellingOfUser},
-	routeUserCallback: {},
+	routeUserCallback: {http.MethodPut: (*API).putCallback, http.MethodDelete: (*API).deleteCallback},
 	routeUser:         {http.MethodPut: (*API).putUser, http.MethodDelete: (*API).deleteUser},
 	routeAttempts:     {http.MethodGet: (*API).attempts, http.MethodHead: (*API).attempts},
 	routeTest:         {http.MethodPost: (*API).test},

@@ -167,13 +167,18 @@ func (c *Client) DeleteWebhook(ctx context.Context, id ID, callbackURL string) (
 	return c.changeWebhook(ctx, OpDelete, http.MethodDelete, id, callbackURL)
 }
 
+// WebhookURL is the address of a webhook of id at the member API.
+func WebhookURL(apiURL string, id ID, callbackURL string) string {
+	return strings.TrimRight(apiURL, "/") + "/" + id.String() + "/webhook/" + escapeSegment(callbackURL)
+}
+
 func (c *Client) changeWebhook(ctx context.Context, op Op, method string, id ID, callbackURL string) (Answer, error) {
 	if id.IsZero() || callbackURL == "" {
 		return Answer{}, fmt.Errorf("%s webhook: iD and callback URL must be set", op)
 	}
 	answer, err := c.do(ctx, call{
 		op: op, method: method, source: c.webhook, callback: callbackURL,
-		url: c.api + "/" + id.String() + "/webhook/" + escapeSegment(callbackURL),
+		url: WebhookURL(c.api, id, callbackURL),
 	})
 	var other *AnswerError
 	if errors.As(err, &other) {

@@ -22,7 +22,7 @@ func eraseWait(passes int) time.Duration {
 }
 
 // The names of a job's counts, in the order people see them.
-var erasedNames = []string{"affiliations", "registrations", "slots", "dead_letters", "attempts", "checks", "damaged_records"}
+var erasedNames = []string{"affiliations", "registrations", "callbacks", "slots", "dead_letters", "attempts", "checks", "damaged_records"}
 
 // Erasure is what an erasure has removed so far, and what is left to wait for.
 type Erasure struct {
@@ -149,6 +149,14 @@ func (s *Service) eraseJob(ctx context.Context, j *store.Job) error {
 
 // onItsWay says what may still bring news of the user; empty when nothing can.
 func (s *Service) onItsWay(ctx context.Context, j *store.Job, id orcid.ID) (string, error) {
+	guests, err := s.o.Store.Guests(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if len(guests) > 0 {
+		delete(j.Args, "confirmed")
+		return fmt.Sprintf("ORCID to confirm that %s gone", count(len(guests), "callback is", "callbacks are")), nil
+	}
 	u, err := s.o.Store.User(ctx, id)
 	if err != nil && !errors.Is(err, store.ErrDamaged) {
 		return "", fmt.Errorf("read the user: %w", err)
@@ -194,6 +202,11 @@ func (s *Service) eraseTraces(ctx context.Context, j *store.Job, id orcid.ID) er
 	if err := st.Suppress(ctx, id, true); err != nil {
 		return fmt.Errorf("put the user on the suppression list: %w", err)
 	}
+	ended, err := st.EndGuests(ctx, "", []orcid.ID{id})
+	if err != nil {
+		return err
+	}
+	erased(j, "callbacks", ended)
 	u, err := st.User(ctx, id)
 	switch {
 	case errors.Is(err, store.ErrDamaged):

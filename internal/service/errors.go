@@ -71,6 +71,20 @@ func badField(key string, why error) *Error {
 	return &Error{Code: CodeInvalid, What: "The request is not valid.", Problems: []org.Problem{{Key: key, Why: why.Error()}}}
 }
 
+// BadField tells what is wrong with a field, when that is what err says.
+func BadField(err error, key string) (why error, ok bool) {
+	var e *Error
+	if !errors.As(err, &e) || e.Code != CodeInvalid {
+		return nil, false
+	}
+	for _, p := range e.Problems {
+		if p.Key == key {
+			return errors.New(p.Why), true
+		}
+	}
+	return nil, false
+}
+
 // Explain turns a failure of a part below into an Error, in words for people.
 func Explain(doing string, err error) error {
 	if err == nil {

@@ -255,6 +255,11 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	}
 	s.o.Directory.Put(next)
 	s.audit(by, "organisation saved", "org", next.ID, "changed", Changed(old, &next))
+	if old != nil && old.Credential != next.Credential {
+		if err := s.o.Store.WakeGuests(ctx); err != nil {
+			s.log.Warn("callbacks of an organisation follow its new credential within the hour", "org", next.ID, "err", err)
+		}
+	}
 	// Once more: until now the old secret made new ones.
 	return endTokens()
 }

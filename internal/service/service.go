@@ -104,6 +104,12 @@ type Options struct {
 	// Signer makes the links that sign in or confirm; nil in tests that make none.
 	Signer *signed.Signer
 	Probe  Probe
+	// Callbacks registers callbacks of organisations' own; nil in tests that
+	// register none.
+	Callbacks Callbacks
+	// PublicURL is where ORCID reaches us: no organisation's callback lies below
+	// it. Default: nowhere.
+	PublicURL func() string
 	// Registrar changes registrations on an operator's word; nil in tests that
 	// change none.
 	Registrar Registrar

@@ -24,6 +24,8 @@ type Story struct {
 	Erasing       bool                `json:"erasing,omitempty"`
 	Affiliations  []StoryAffiliation  `json:"affiliations"`
 	Registrations []StoryRegistration `json:"registrations"`
+	// Callbacks are organisations' own, which ORCID pings directly.
+	Callbacks []StoryCallback `json:"callbacks,omitempty"`
 	// History is what happened to the registrations besides the usual, newest
 	// first.
 	History []store.History `json:"history"`
@@ -75,9 +77,21 @@ type StoryRegistration struct {
 	RetryAt    time.Time `json:"retry_at,omitzero"`
 }
 
+// StoryCallback is a callback URL of an organisation's own at ORCID.
+type StoryCallback struct {
+	Org        string    `json:"org"`
+	URL        string    `json:"url"`
+	Credential string    `json:"credential"`
+	State      string    `json:"state"`
+	Since      time.Time `json:"since"`
+	Leaving    bool      `json:"leaving,omitempty"` // it is to be removed
+	Tries      int       `json:"failed_tries,omitempty"`
+	Status     int       `json:"last_status,omitempty"`
+}
+
 // known reports whether there is anything to tell.
 func (s Story) known() bool {
-	return s.Damaged || !s.Suppressed.IsZero() || len(s.Affiliations) > 0 || len(s.Registrations) > 0 || len(s.History) > 0 || len(s.Watched) > 0
+	return s.Damaged || !s.Suppressed.IsZero() || len(s.Affiliations) > 0 || len(s.Registrations) > 0 || len(s.Callbacks) > 0 || len(s.History) > 0 || len(s.Watched) > 0
 }
 
 // User returns the whole story of one researcher.
@@ -100,6 +114,16 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 		story.Damaged = true
 	case err != nil:
 		return Story{}, Explain("read the user", err)
+	}
+	guests, err := s.o.Store.Guests(ctx, id)
+	if err != nil {
+		return Story{}, Explain("read the callbacks", err)
+	}
+	for _, g := range guests {
+		r := g.Registration
+		story.Callbacks = append(story.Callbacks, StoryCallback{
+			Org: g.Org, URL: g.URL, Credential: r.Credential, State: r.State.String(), Since: r.Changed, Leaving: g.Gone, Tries: r.Tries, Status: r.Status,
+		})
 	}
 	on, err := s.o.Store.Suppressions(ctx, []orcid.ID{id})
 	if err != nil {

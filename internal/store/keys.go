@@ -117,6 +117,11 @@ func (k keys) digestUsers(p int, o string) string {
 }
 func (k keys) mailed(p int, o string) string { return k.channel(p, o, event.Email) + "mailed" }
 
+// Callbacks of organisations' own.
+func (k keys) guests(p int, id orcid.ID) string { return k.part(p) + "g:" + slotField(id) }
+func (k keys) guestWork(p int) string           { return k.part(p) + "guest-work" }
+func (k keys) guestCounts(p int) string         { return k.part(p) + "guest-counts" }
+
 // apiTokens are an organisation's access tokens of the Hub-compatible API.
 func (k keys) apiTokens(p int, o string) string { return k.part(p) + "o:" + o + ":api" }
 

@@ -219,6 +219,7 @@ type scripts struct {
 	briefScripts
 
 	apiTokenScripts
+	guestScripts
 }
 
 func newScripts() scripts {
@@ -234,5 +235,6 @@ func newScripts() scripts {
 		briefScripts: newBriefScripts(),
 
 		apiTokenScripts: newAPITokenScripts(),
+		guestScripts:    newGuestScripts(),
 	}
 }

@@ -174,8 +174,8 @@ func updatePersonal(u *event.User, a event.Affiliation) (changed bool) {
 }
 
 // Unaffiliate takes the user out of the organisation and asks for a look at the
-// user from work on (zero: does not ask). The record is written before the
-// member index. It reports whether the user was affiliated.
+// user from work on (zero: does not ask). The organisation's own callbacks of
+// the user end first. The record is written before the member index. It reports whether the user was affiliated.
 func (s *Store) Unaffiliate(ctx context.Context, id orcid.ID, orgID string, work time.Time) (removed bool, err error) {
 	list, damaged, err := s.unaffiliate(ctx, orgID, []orcid.ID{id}, work)
 	if err == nil && len(damaged) > 0 {
@@ -197,6 +197,10 @@ func (s *Store) unaffiliate(ctx context.Context, orgID string, ids []orcid.ID, w
 	removed = make([]bool, len(ids))
 	fail := func(err error) ([]bool, []orcid.ID, error) {
 		return removed, damaged, fmt.Errorf("take %d users out of %s: %w", len(ids), orgID, err)
+	}
+	// First: nothing would tell of them when the affiliation is gone.
+	if _, err := s.EndGuests(ctx, orgID, ids); err != nil {
+		return fail(err)
 	}
 	raws, err := s.readRaw(ctx, s.scripts.userRead, ids, nil)
 	if err != nil {

@@ -1,0 +1,27 @@
+package event
+
+import (
+	"fmt"
+
+	"dispatchd/internal/orcid"
+)
+
+// Guest is a callback URL of an organisation's own, registered at ORCID for one
+// of its users. ORCID pings it directly: nothing of it ever comes to us.
+type Guest struct {
+	ORCID orcid.ID
+	URL   string
+	Org   string // whose callback it is
+	// Gone says that the row is to go: the organisation took it back, or the user
+	// or the organisation left.
+	Gone bool
+	// Registration is where the row stands at ORCID; its Credential is who owns
+	// it there, or is to. Base means nothing here, and Epoch is always 1.
+	Registration Registration
+	// Version is opaque: what the store compares before it writes the row back;
+	// empty when there is none yet.
+	Version string
+}
+
+// String names it without its path, which may hold a secret.
+func (g Guest) String() string { return fmt.Sprintf("callback of %s for %s", g.Org, g.ORCID) }

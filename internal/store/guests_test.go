@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+)
+
+func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		ctx := context.Background()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := time.Unix(1_795_000_000, 0).UTC()
+		s.nowFunc = func() time.Time { return at }
+		ids := []orcid.ID{testID(t, 42), testID(t, 43)}
+		reg := event.Registration{Credential: "main", Epoch: 1, State: event.RegPutting, Changed: at, Tries: 2, Status: 503, RetryAt: at.Add(time.Minute)}
+		var first event.Guest
+		for i, id := range ids {
+			for _, o := range []string{"uni-a", "uni-b"} {
+				g, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: "https://" + o + ".example/; x=%20?" + fmt.Sprint(i), Org: o, Registration: reg}, at.Add(time.Hour))
+				must(err)
+				if i == 0 && o == "uni-a" {
+					first = g
+				}
+			}
+		}
+		list, err := s.Guests(ctx, ids[0])
+		must(err)
+		if len(list) != 2 || list[0] != first || list[0].Registration != reg || list[1].Org != "uni-b" {
+			t.Fatalf("%+v", list)
+		}
+		// An old version, and one that is not there.
+		old := first
+		old.Version = "x"
+		if _, err := s.SaveGuest(ctx, old, at); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrConflict) {
+			t.Errorf("an old version: %v", err)
+		}
+		old.Version = ""
+		if _, err := s.SaveGuest(ctx, old, at); !errors.Is(err, ErrConflict) {
+			t.Errorf("over another: %v", err)
+		}
+		first.Registration.State = event.RegAlive
+		first, err = s.SaveGuest(ctx, first, at.Add(2*time.Hour))
+		must(err)
+		totals := func(want map[event.RegState]int64) {
+			t.Helper()
+			got, err := s.GuestTotals(ctx)
+			must(err)
+			for state, n := range got {
+				if n != want[state] {
+					t.Errorf("%s: %d, want %d", state, n, want[state])
+				}
+			}
+		}
+		totals(map[event.RegState]int64{event.RegPutting: 3, event.RegAlive: 1})
+		due := func(now time.Time) int {
+			t.Helper()
+			list, err := s.DueGuests(ctx, now, 10)
+			must(err)
+			return len(list)
+		}
+		if due(at) != 0 || due(at.Add(time.Hour)) != 3 || due(at.Add(2*time.Hour)) != 4 {
+			t.Errorf("due: %d %d %d", due(at), due(at.Add(time.Hour)), due(at.Add(2*time.Hour)))
+		}
+		// Leaving ends those of the organisation only.
+		for _, id := range ids {
+			_, err := s.Affiliate(ctx, id, event.Affiliation{Org: "uni-a"}, time.Time{})
+			must(err)
+		}
+		_, err = s.UnaffiliateAll(ctx, "uni-a", ids, time.Time{})
+		must(err)
+		for i, id := range ids {
+			list, err := s.Guests(ctx, id)
+			must(err)
+			for _, g := range list {
+				if g.Gone != (g.Org == "uni-a") || g.Registration.Credential != "main" {
+					t.Errorf("user %d: %+v", i, g)
+				}
+			}
+		}
+		if due(at) != 2 {
+			t.Errorf("%d are due", due(at))
+		}
+		if n, err := s.EndGuests(ctx, "", ids); err != nil || n != 2 {
+			t.Errorf("ended %d: %v", n, err)
+		}
+		if _, err := s.SaveGuest(ctx, first, time.Time{}); !errors.Is(err, ErrConflict) {
+			t.Errorf("removed what was changed meanwhile: %v", err)
+		}
+		must(s.WakeGuests(ctx))
+		for _, id := range ids {
+			list, err := s.Guests(ctx, id)
+			must(err)
+			for _, g := range list {
+				_, err := s.SaveGuest(ctx, g, time.Time{})
+				must(err)
+			}
+		}
+		if due(at.Add(100*time.Hour)) != 0 {
+			t.Error("what is gone is due")
+		}
+		totals(nil)
+		for i := range MaxGuests {
+			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint(i), Org: "uni-a"}, at)
+			must(err)
+		}
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "more", Org: "uni-a"}, at); !errors.Is(err, ErrFull) {
+			t.Errorf("one more: %v", err)
+		}
+	})
+}
