@@ -80,7 +80,7 @@ func BenchmarkDeliveries(b *testing.B) {
 		dir.set(org.Organisation{ID: fmt.Sprint("org-", i), Webhook: org.Webhook{Enabled: true}})
 	}
 	sys, err := Start(Options{
-		Slots: e, Users: oneUser{newUsers()}, Directory: dir, Deliverer: deliverFunc(delivered), Guard: &fakeGuard{},
+		Slots: e, Mail: newSlots(), Users: oneUser{newUsers()}, Directory: dir, Deliverer: deliverFunc(delivered), Guard: &fakeGuard{},
 		Notices: &fakeNotices{}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -103,7 +103,7 @@ func BenchmarkDeliveries(b *testing.B) {
 func BenchmarkHints(b *testing.B) {
 	dir := &fakeDirectory{orgs: map[string]*org.Organisation{}}
 	sys, err := Start(Options{
-		Slots: &endless{}, Users: newUsers(), Directory: dir, Deliverer: deliverFunc(delivered), Guard: &fakeGuard{},
+		Slots: &endless{}, Mail: newSlots(), Users: newUsers(), Directory: dir, Deliverer: deliverFunc(delivered), Guard: &fakeGuard{},
 		Notices: &fakeNotices{}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -188,7 +188,11 @@ func (f *flight) attempt() event.Outcome {
 func (f *flight) post(o *org.Organisation, timeout time.Duration) event.Outcome {
 	ctx, cancel := context.WithTimeout(f.sys.post, timeout+cutAfter)
 	defer cancel()
-	return f.sys.opt.Deliverer.Deliver(ctx, o, f.d, *f.who)
+	out := f.sys.opt.Deliverer.Deliver(ctx, o, f.d, *f.who)
+	if f.d.Channel == event.Email && out.Result == event.Delivered {
+		f.sys.countMail(f.d.Org)
+	}
+	return out
 }
 
 // finish writes the outcome, again and again until the lease ends: a receiver

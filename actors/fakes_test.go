@@ -56,6 +56,13 @@ func (f deliverFunc) Deliver(ctx context.Context, o *org.Organisation, d event.D
 	return f(ctx, o, d, who)
 }
 
+// DeliverDigest answers as for its first researcher.
+func (f deliverFunc) DeliverDigest(ctx context.Context, o *org.Organisation, d event.Digest, who []event.Affiliation) event.Outcome {
+	return f(ctx, o, event.Delivery{
+		Org: d.Org, Channel: event.Email, ORCID: d.Items[0].ORCID, Attempt: d.Attempt, Generation: int64(len(d.Items)), Token: d.ID,
+	}, who[0])
+}
+
 func delivered(context.Context, *org.Organisation, event.Delivery, event.Affiliation) event.Outcome {
 	return event.Outcome{Result: event.Delivered, Reached: true}
 }
@@ -164,7 +171,7 @@ func (b *bundle) enable(name, credential string) {
 func (b *bundle) start(d Deliverer, change ...func(*Options)) {
 	b.Helper()
 	o := Options{
-		Slots: b.slots, Users: b.users, Directory: b.dir, Deliverer: d, Guard: b.guard, Notices: b.notices, Logger: slog.New(b.log),
+		Slots: b.slots, Mail: b.slots, Users: b.users, Directory: b.dir, Deliverer: d, Guard: b.guard, Notices: b.notices, Logger: slog.New(b.log),
 		Credentials: []Credential{{Name: "main", BaseID: 1, Registrar: b.orcid}},
 	}
 	for _, c := range change {

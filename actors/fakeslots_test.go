@@ -21,6 +21,8 @@ type fakeSlots struct {
 	calls    map[string]int
 	tokens   int
 	finished []finishedSlot
+	digests  []finishedDigest
+	mails    map[string]mailRate
 }
 
 type finishedSlot struct {
@@ -34,6 +36,7 @@ type fakeChannel struct {
 	holds   map[event.Hold]time.Time
 	breaker event.Breaker
 	claims  int
+	digest  *fakeDigest
 }
 
 type fakeSlot struct {

@@ -101,6 +101,7 @@ type (
 		run     uint64
 		channel int
 		breaker event.Breaker
+		mailed  mailRate // of the e-mail channel
 		err     error
 	}
 	// claimed: goroutine → orgActor; one for each claim. n deliveries are about
@@ -110,6 +111,8 @@ type (
 		channel int
 		n       int
 		resumed bool // it began after we had suspended the channel
+		digest  bool // it was about a digest …
+		more    bool // … and one is or may be open
 		next    time.Time
 		err     error
 	}

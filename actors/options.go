@@ -15,6 +15,7 @@ import (
 // Options is what the actors need. All ports and Logger must be set.
 type Options struct {
 	Slots     Slots
+	Mail      Mail
 	Users     Users
 	Directory Directory
 	Deliverer Deliverer
@@ -147,6 +148,7 @@ func (o *Options) validate() error {
 		set  bool
 	}{
 		{"Slots", o.Slots != nil},
+		{"Mail", o.Mail != nil},
 		{"Users", o.Users != nil},
 		{"Directory", o.Directory != nil},
 		{"Deliverer", o.Deliverer != nil},

@@ -55,6 +55,10 @@ type channel struct {
 	retryAfter time.Time
 	suspended  bool // we did it; until something is claimed again
 	failures   int  // of claims, in a row
+	// Of the e-mail channel: the mails of the last hour, and whether a digest is
+	// or may be open.
+	mails  mailRate
+	digest bool
 }
 
 func newOrgActor(s *System, key string) actor.Actor {
@@ -101,7 +105,9 @@ func (a *orgActor) start(c actor.Context) {
 		a.channels[i] = &channel{
 			index: i,
 			key:   event.ChannelKey{Org: a.key, Channel: ch},
-			seat:  a.sys.room.seat(func() { a.sys.send(self, m) }),
+			// One that was open when the daemon stopped is ended first.
+			digest: ch == event.Email,
+			seat:   a.sys.room.seat(func() { a.sys.send(self, m) }),
 		}
 	}
 }
@@ -181,6 +187,13 @@ func (a *orgActor) pump(ch *channel) {
 		all = o.Concurrency
 	}
 	want := ch.breaker.limit(all) - ch.flying
+	if ch.key.Channel == event.Email {
+		if o.Email.Digest() || ch.digest {
+			a.pumpDigest(ch, o, limits.lease(event.Email))
+			return
+		}
+		want = a.mailRoom(ch, o, want)
+	}
 	if want <= 0 {
 		ch.seat.leave()
 		return
@@ -269,6 +282,9 @@ func (a *orgActor) loadBreaker(ch *channel) {
 		ctx, cancel := context.WithTimeout(a.ctx, callTimeout)
 		defer cancel()
 		m.breaker, m.err = a.sys.opt.Slots.Breaker(ctx, key.Org, key.Channel)
+		if m.err == nil && key.Channel == event.Email {
+			m.mailed, m.err = a.sys.opt.Mail.Mailed(ctx, key.Org)
+		}
 	}, func(bool) { a.sys.send(self, m) })
 }
 
@@ -285,6 +301,9 @@ func (a *orgActor) breakerLoaded(m breakerLoaded) {
 	} else {
 		ch.known = true
 		ch.breaker = breaker{Breaker: m.breaker, written: m.breaker}
+		if ch.mails = m.mailed; ch.mails == nil {
+			ch.mails = mailRate{}
+		}
 		ch.seat.setSlow(ch.breaker.Slow)
 		a.pump(ch)
 	}
@@ -313,6 +332,9 @@ func (a *orgActor) claimed(m claimed) {
 	default:
 		ch.failures = 0
 		ch.flying += m.n
+		if m.digest {
+			ch.digest = m.more
+		}
 		if m.n > 0 && m.resumed {
 			ch.suspended = false
 		}
@@ -332,6 +354,9 @@ func (a *orgActor) deliveryDone(m deliveryDone) {
 	}
 	ch := a.channels[m.channel]
 	ch.flying--
+	if ch.key.Channel == event.Email && m.outcome.Result == event.Delivered {
+		ch.mails.note(a.sys.now())
+	}
 	ch.due = earliest(ch.due, m.next)
 	o, _ := a.sys.opt.Directory.Organisation(a.key)
 	a.judge(ch, o, m.outcome)

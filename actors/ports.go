@@ -59,6 +59,23 @@ type Directory interface {
 // when ctx ends (then with event.Released), and does not panic.
 type Deliverer interface {
 	Deliver(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) event.Outcome
+	// DeliverDigest is Deliver for a digest; who has one affiliation per item.
+	DeliverDigest(ctx context.Context, o *org.Organisation, d event.Digest, who []event.Affiliation) event.Outcome
+}
+
+// Mail is what the e-mail channel keeps beside its slots; the store implements
+// it.
+type Mail interface {
+	// OpenDigest takes what is due for one digest, or takes up one that was made
+	// before, under a lease; with most = 0 it makes no new one.
+	OpenDigest(ctx context.Context, org string, most int, lease time.Duration) (event.Opened, error)
+	// FinishDigest writes what became of it; what came for its users meanwhile is
+	// due at due. It returns when the channel is to be asked again.
+	FinishDigest(ctx context.Context, d event.Digest, o event.Outcome, gone []orcid.ID, due time.Time) (next time.Time, err error)
+	// Mailed returns how many mails were sent in each minute (Unix time divided
+	// by 60) of the last hour at least; CountMail counts one.
+	Mailed(ctx context.Context, org string) (map[int64]int, error)
+	CountMail(ctx context.Context, org string, at time.Time) error
 }
 
 // Registrar registers and unregisters the callback URL of one user at ORCID

@@ -35,8 +35,8 @@ type orgEmail struct {
 	Enabled    bool   `toml:"enabled" doc:"Needs [smtp]."`
 	Address    string `toml:"address" example:"library@uni-a.example" doc:"Default: technical_contact."`
 	CC         bool   `toml:"cc" doc:"true, with address: also to technical_contact."`
-	Mode       string `toml:"mode" doc:"\"each\", \"daily\" or \"weekly\"."`
-	Monthly    bool   `toml:"monthly" doc:"A summary every month."`
+	Mode       string `toml:"mode" doc:"\"each\": a mail for every change; \"daily\" or \"weekly\": one for all that changed, at 08:00 every day or on Mondays, by timezone."`
+	Monthly    bool   `toml:"monthly" doc:"true: a summary of the month before on the first of every month at 08:00."`
 	MaxPerHour int    `toml:"max_per_hour" doc:"E-mails an hour at most; what is above waits."`
 }
 

@@ -119,3 +119,20 @@ func (m mailer) Mail(ctx context.Context, l service.Letter) error {
 		To: l.To, Subject: l.Subject, Paragraphs: l.Paragraphs, Button: email.Link{Text: l.LinkText, URL: l.Link}, Small: l.Small, ID: l.ID,
 	})
 }
+
+// summaries mails monthly summaries through the e-mail channel. It keeps them
+// waiting while there is no mail server.
+type summaries struct{ a *app }
+
+// SendSummary implements monthly.Sender.
+func (m summaries) SendSummary(ctx context.Context, o *org.Organisation, s event.Summary) error {
+	sender := m.a.mail.Load()
+	switch {
+	case m.a.config.Load().Shadow():
+		m.a.log.Info("shadow mode: the summary of a month was not sent", "org", o.ID, "users", len(s.Users))
+		return nil
+	case sender == nil:
+		return service.ErrNoMail
+	}
+	return sender.SendSummary(ctx, o, s)
+}

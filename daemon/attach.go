@@ -12,6 +12,7 @@ import (
 	"dispatchd/actors"
 	"dispatchd/internal/fanout"
 	"dispatchd/internal/intake/spool"
+	"dispatchd/internal/monthly"
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
@@ -182,7 +183,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	}
 	system, err := actors.Start(actors.Options{
 		Paused: paused,
-		Slots:  a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
+		Slots:  a.store, Mail: a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),
 		Notices: a.service.Notices(), Credentials: creds, Limits: limitsOf(a.config.Load()),
 		Now: a.store.Now, Panics: a.metrics.panicked, Logger: a.log, Registerer: a.reg,
 	})
@@ -205,6 +206,12 @@ func (a *app) startAttached(ctx context.Context) error {
 	if err != nil {
 		return undo(err)
 	}
+	months, err := monthly.New(monthly.Options{
+		Store: a.store, Directory: a.directory, Sender: summaries{a}, Logger: a.log, Panics: a.metrics.panicked,
+	})
+	if err != nil {
+		return undo(err)
+	}
 	// They outlive the context that attached them: shutdown ends them in order.
 	work, cancel := context.WithCancel(context.Background())
 	if err := drainer.Start(work); err != nil {
@@ -216,6 +223,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	a.hints.system.Store(system)
 	at.running.Go(func() { a.store.Keep(work) })
 	at.running.Go(func() { reader.Run(work) })
+	at.running.Go(func() { months.Run(work) })
 	watching, unwatch := context.WithCancel(work)
 	at.unwatch = unwatch
 	at.running.Go(func() { a.watch.Run(watching) })

@@ -50,7 +50,7 @@ func (s *session) attemptTable(indent string, list []event.Attempt, answers bool
 	const form = "%-15s  %-19s  %-7s  %5s  %6s  %7s  %s\n"
 	s.printf(indent+form, "START", "ORCID", "TYPE", "TRY", "STATUS", "TOOK", "RESULT")
 	for _, a := range list {
-		s.printf(indent+form, day(a.Start), a.ORCID, clip(safe(string(a.Type)), 7), strconv.Itoa(a.Number), statusWord(a.Status), span(a.Duration), safe(string(a.Result)))
+		s.printf(indent+form, day(a.Start), about(a), clip(safe(string(a.Type)), 7), strconv.Itoa(a.Number), statusWord(a.Status), span(a.Duration), safe(string(a.Result)))
 		if a.Error != "" {
 			wrap(s.env.Stdout, indent+"    ", indent+"    ", a.Error)
 		}
@@ -186,4 +186,12 @@ func (c *deliveryPurgeCmd) Run(s *session) error {
 	}
 	s.printf("Purged %s.\n", count(out.Purged, "dead letter", "dead letters"))
 	return nil
+}
+
+// about is whom an attempt was about.
+func about(a event.Attempt) string {
+	if a.Users > 0 {
+		return clip(count(a.Users, "researcher", "researchers"), 19)
+	}
+	return a.ORCID.String()
 }

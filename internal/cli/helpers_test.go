@@ -204,7 +204,7 @@ type transcript struct {
 
 var (
 	madeSecret = regexp.MustCompile(`whsec_[A-Za-z0-9+/=]+`)
-	jobName    = regexp.MustCompile(`\b(apply|remove|replay|erase)-[A-Za-z0-9_-]{8}`)
+	jobName    = regexp.MustCompile(`\b(apply|remove|replay|erase|retime)-[A-Za-z0-9_-]{8}`)
 )
 
 // do runs a command and notes it with its exit code.

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"dispatchd/internal/event"
@@ -19,6 +20,14 @@ type Previewer interface {
 func Shadow(s Sender) Sender { return shadow{s} }
 
 type shadow struct{ real Sender }
+
+// SendDigest implements DigestSender.
+func (s shadow) SendDigest(ctx context.Context, _ *org.Organisation, d event.Digest, _ []event.Affiliation) Answer {
+	if ctx.Err() != nil {
+		return Failure(KindCancelled, "the daemon is stopping")
+	}
+	return Answer{Kind: KindShadow, Excerpt: fmt.Sprintf("a digest about %d researchers", len(d.Items))}
+}
 
 // Send implements Sender.
 func (s shadow) Send(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) Answer {

@@ -44,3 +44,20 @@ type Opened struct {
 	// More says that a digest may be open all the same (the channel is held).
 	More bool
 }
+
+// Summary is one mail about a month of one organisation: whose records changed,
+// and when last.
+type Summary struct {
+	// ID is the left part of the Message-ID: the same for every try.
+	ID    string
+	Year  int
+	Month time.Month
+	Users []SummaryUser // the earliest change first
+}
+
+// SummaryUser is one researcher in a Summary.
+type SummaryUser struct {
+	ORCID orcid.ID
+	Who   Affiliation
+	At    time.Time
+}

@@ -112,6 +112,7 @@ type Attempt struct {
 	Error      string        `json:"error,omitempty"`   // words for people; empty on success
 	Excerpt    string        `json:"excerpt,omitempty"` // failures: ≤ 512 bytes of the answer, secrets replaced; shadow: what would be sent
 	Result     Result        `json:"result"`
+	Users      int           `json:"users,omitempty"` // of a digest: how many researchers; ORCID is then zero
 }
 
 // AppendJSON appends the attempt as JSON with this result and without the

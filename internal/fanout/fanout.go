@@ -30,6 +30,8 @@ type Store interface {
 	LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error)
 	// Enqueue applies targets; a partition skips entries it has applied before.
 	Enqueue(ctx context.Context, lane int, targets []store.Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error)
+	// NoteMonths notes who changed, for the monthly summaries; it may be repeated.
+	NoteMonths(ctx context.Context, list []store.Changed) error
 	// RemoveEntries removes entries and counts them exactly once.
 	RemoveEntries(ctx context.Context, lane int, list []store.Processed) error
 	// TrimApplied forgets that entries before this time were applied.
@@ -285,6 +287,12 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 		}
 	}
 	if len(targets) > 0 {
+		// Before the entry may leave the log, like all that it causes.
+		if months := mail(r.o.Directory, targets, r.o.Store.Now()); len(months) > 0 {
+			if err := r.o.Store.NoteMonths(ctx, months); err != nil {
+				return nil, err
+			}
+		}
 		due, err := r.o.Store.Enqueue(ctx, laneNo, targets, r.o.QuietPeriod())
 		if err != nil {
 			return nil, fmt.Errorf("enqueue: %w", err)

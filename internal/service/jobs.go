@@ -20,6 +20,7 @@ const (
 	jobReplay = "replay" // dead letters are tried again
 	jobNotice = "notice" // a technical contact is told by mail
 	jobLink   = "link"   // a sign-in link is mailed, if the address is a technical contact's
+	jobRetime = "retime" // waiting mail follows email.mode
 )
 
 // The states of a job.
@@ -240,6 +241,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.replayJob(ctx, j)
 	case jobNotice:
 		return s.noticeJob(ctx, j)
+	case jobRetime:
+		return s.retimeJob(ctx, j)
 	case jobErase:
 		return s.eraseJob(ctx, j)
 	case jobLink:
@@ -325,6 +328,9 @@ func (s *Service) cancelDisabled(ctx context.Context, id string, ch event.Channe
 		return false, nil
 	}
 	_, more, err = s.o.Store.CancelSlots(ctx, id, ch, jobBatch)
+	if err == nil && !more && ch == event.Email {
+		err = s.o.Store.DropDigest(ctx, id)
+	}
 	return more, err
 }
 
@@ -379,6 +385,9 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 	}
 	if err := s.o.Store.DropOrganisation(ctx, j.Org); err != nil {
 		return fmt.Errorf("drop the slots: %w", err)
+	}
+	if err := s.o.Store.ForgetMail(ctx, j.Org); err != nil {
+		return fmt.Errorf("drop the months: %w", err)
 	}
 	if err := s.o.Store.DeleteOrganisation(ctx, j.Org); err != nil {
 		return fmt.Errorf("delete the organisation: %w", err)

@@ -67,7 +67,7 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 		last = fmt.Sprintf("status %d, %s", lastStatus, answer)
 	}
 	n.s.tell(o, ch, "down", "cannot be reached",
-		fmt.Sprintf("Since %s every delivery to %s has failed.", since.In(zone(o)).Format("2006-01-02 15:04 MST"), place(o, ch)),
+		fmt.Sprintf("Since %s every delivery to %s has failed.", since.In(o.Zone()).Format("2006-01-02 15:04 MST"), place(o, ch)),
 		"Last answer: "+last,
 		"Nothing is lost: the news waits and is tried again from time to time. "+
 			"You will get one more mail when it works again. After five days of nothing but failure the deliveries are suspended.")
@@ -77,7 +77,7 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 func (n Notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
 	n.s.tell(o, ch, "recovered", "works again",
 		fmt.Sprintf("Deliveries to %s work again. What had waited since %s is being delivered now.",
-			place(o, ch), since.In(zone(o)).Format("2006-01-02 15:04 MST")))
+			place(o, ch), since.In(o.Zone()).Format("2006-01-02 15:04 MST")))
 }
 
 // place says where deliveries go, without what may be secret in a URL.
@@ -87,14 +87,6 @@ func place(o *org.Organisation, ch event.Channel) string {
 	}
 	where, _, _ := strings.Cut(o.Webhook.URL, "?")
 	return "the webhook " + where
-}
-
-// zone is the organisation's; UTC where it has none.
-func zone(o *org.Organisation) *time.Location {
-	if loc, err := time.LoadLocation(o.Timezone); err == nil {
-		return loc
-	}
-	return time.UTC
 }
 
 // tell mails the technical contact what happened to a channel.

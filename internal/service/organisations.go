@@ -13,6 +13,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
 	"dispatchd/internal/secret"
+	"dispatchd/internal/store"
 )
 
 // newSigningSecret makes a secret in the form of Standard Webhooks.
@@ -243,6 +244,14 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 	if err := endTokens(); err != nil {
 		return err
 	}
+	var retime *store.Job
+	if needsRetime(old, &next) {
+		j := newJob(jobRetime, next.ID, s.o.Store.Now())
+		if err := s.o.Store.SaveJob(ctx, j); err != nil {
+			return Explain("note the job", err)
+		}
+		retime = &j
+	}
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
 		return Explain("save the organisation", err)
 	}
@@ -261,7 +270,10 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 		}
 	}
 	// Once more: until now the old secret made new ones.
-	return endTokens()
+	if err := endTokens(); err != nil {
+		return err
+	}
+	return s.mailChanged(ctx, old, &next, retime)
 }
 
 // switchChannels tells the organisation's partition which channels are

@@ -2,7 +2,6 @@ package email
 
 import (
 	"strings"
-	"time"
 	"unicode"
 
 	"dispatchd/internal/event"
@@ -31,7 +30,7 @@ func (s *Sender) newsLetter(o *org.Organisation, d event.Delivery, who event.Aff
 		Paragraphs: [][]span{{
 			{Text: "User " + name + "("},
 			{Text: iD, URL: s.o.SiteURL + iD},
-			{Text: ") " + did(d.Type) + " at " + at.In(zone(o)).Format("2006-01-02 15:04 MST") + "."},
+			{Text: ") " + did(d.Type) + " at " + at.In(o.Zone()).Format("2006-01-02 15:04 MST") + "."},
 		}},
 	}
 	s.foot(l, o)
@@ -74,14 +73,6 @@ func personName(who event.Affiliation) string {
 		name = string(r[:maxName]) + "…"
 	}
 	return name
-}
-
-// zone is the organisation's; UTC where it has none or an unknown one.
-func zone(o *org.Organisation) *time.Location {
-	if loc, err := time.LoadLocation(o.Timezone); err == nil && o.Timezone != "Local" {
-		return loc
-	}
-	return time.UTC
 }
 
 // printable drops what is neither printed nor a plain space, so that a name

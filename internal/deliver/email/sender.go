@@ -130,26 +130,37 @@ func New(o Options) (*Sender, error) {
 
 // Send makes one attempt to mail the delivery.
 func (s *Sender) Send(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation) deliver.Answer {
-	start, begun := s.o.Now(), time.Now()
-	a := s.attempt(ctx, o, d, who, begun.Add(s.o.Timeout))
-	a.Start, a.Duration = start, time.Since(begun)
-	return a
-}
-
-func (s *Sender) attempt(ctx context.Context, o *org.Organisation, d event.Delivery, who event.Affiliation, deadline time.Time) deliver.Answer {
 	to, cc := recipients(o)
 	if to == "" {
-		return deliver.Failure(deliver.KindSettings, "email.address: there is no address, nor a technical contact")
+		return deliver.Failure(deliver.KindSettings, noRecipient)
 	}
-	limited, cancel := context.WithDeadline(ctx, deadline)
+	return s.try(ctx, func(ctx context.Context, cc string) error {
+		m, err := s.message(envelope{to: to, cc: cc, id: d.ID()}, s.newsLetter(o, d, who))
+		if err != nil {
+			return err
+		}
+		return s.hand(ctx, m)
+	}, cc)
+}
+
+// noRecipient is why nothing can be sent to an organisation.
+const noRecipient = "email.address: there is no address, nor a technical contact"
+
+// try makes one attempt within the time limit, once more without the copy when
+// a recipient was refused.
+func (s *Sender) try(ctx context.Context, send func(ctx context.Context, cc string) error, cc string) deliver.Answer {
+	start, begun := s.o.Now(), time.Now()
+	limited, cancel := context.WithDeadline(ctx, begun.Add(s.o.Timeout))
 	defer cancel()
-	err := s.mail(limited, to, cc, o, d, who)
+	err := send(limited, cc)
 	if cc != "" && isRecipientRefusal(err) {
 		// Which of the two was refused is not said. The copy is a courtesy:
 		// it must not keep the news from the one who asked for it.
-		err = s.mail(limited, to, "", o, d, who)
+		err = send(limited, "")
 	}
-	return s.answer(limited, err)
+	a := s.answer(limited, err)
+	a.Start, a.Duration = start, time.Since(begun)
+	return a
 }
 
 // recipients returns whom the message goes to, and the copy if there is one.
@@ -159,14 +170,6 @@ func recipients(o *org.Organisation) (to, cc string) {
 		cc = o.TechnicalContact
 	}
 	return to, cc
-}
-
-func (s *Sender) mail(ctx context.Context, to, cc string, o *org.Organisation, d event.Delivery, who event.Affiliation) error {
-	msg, err := s.message(envelope{to: to, cc: cc, id: d.ID()}, s.newsLetter(o, d, who))
-	if err != nil {
-		return err
-	}
-	return s.hand(ctx, msg)
 }
 
 // hand gives a message to the mail server, over a kept connection if there is
