@@ -52,13 +52,16 @@ check-generated: generate ## fail when a generated file was not committed
 
 # What the tests start, by the name of its Debian package, which is the program's too.
 # (policy-rc.d keeps apt from starting the services.)
-NEEDED := redis-server chromium curl openssl
+NEEDED := redis-server chromium curl openssl python3
 # Linux also tests what runs it there: units, alert rules, proxies.
 ifeq ($(shell uname -s),Linux)
 NEEDED += systemd prometheus nginx caddy
 endif
 
-deps: ## install what the tests need: redis-server, chromium, on Linux also systemd, prometheus, nginx, caddy
+sweep: deps ## register 5,000 users with 20 kills of the daemon in between, counted by an independent ORCID (about 5 minutes)
+	go test ./internal/chaos -run TestSweep -chaos.sweep=5000 -count=1 -timeout 15m -v
+
+deps: ## install what the tests need: redis-server, chromium, python3, on Linux also systemd, prometheus, nginx, caddy
 	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -92,6 +92,9 @@ func (p *credentials) start(c actor.Context) {
 	p.burst = l.ORCIDBurst
 	p.pace.setFull(l.ORCIDRate, now)
 	p.bucket = newBucket(l.ORCIDRate, l.ORCIDBurst, now)
+	// Without the burst: a process that was killed in the middle of one and
+	// started again would make two of it.
+	p.bucket.tokens = min(p.bucket.tokens, 1)
 	p.paused = p.sys.paused.Load()
 	p.sys.board.setRate(p.pace.now, time.Time{})
 	p.configure(c, p.sys.credentialList())

@@ -258,10 +258,10 @@ type (
 	}
 	// usersFound: goroutine → recovery; one for each scan.
 	usersFound struct {
-		run  uint64
-		ids  []orcid.ID
-		next time.Time
-		err  error
+		run        uint64
+		ids, early []orcid.ID
+		next       time.Time
+		err        error
 	}
 	// tickUsers: recovery → itself, by timer.
 	tickUsers struct{ run uint64 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+
+	"dispatchd/internal/orcid"
 )
 
 const (
@@ -26,12 +28,17 @@ type recovery struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	scanning  bool
-	limit     int
-	failures  int // scans that failed, in a row
-	timer     *time.Timer
-	again     time.Time // when the timer fires
-	wanted    time.Time // the earliest due time hinted while scanning
+	scanning bool
+	limit    int
+	failures int // scans that failed, in a row
+	timer    *time.Timer
+	again    time.Time // when the timer fires
+	wanted   time.Time // the earliest due time hinted while scanning
+	// Until then a lease of an intent may be from the process before, which is
+	// gone: its users need not wait for the end of it. Each is hinted once so.
+	leases time.Time
+	early  map[orcid.ID]bool
+
 	feeding   bool
 	feedFails int
 	feedTimer *time.Timer
@@ -84,6 +91,7 @@ func (r *recovery) Receive(c actor.Context) {
 
 func (r *recovery) start(c actor.Context) {
 	r.self = c.Self()
+	r.leases, r.early = r.sys.now().Add(intentLease), map[orcid.ID]bool{}
 	r.ctx, r.cancel = context.WithCancel(r.sys.life)
 	r.arm(r.sys.now())
 	r.armFeed(0)
@@ -205,12 +213,15 @@ func (r *recovery) feed(m tickUsers) {
 		return
 	}
 	r.feeding = true
-	found, self := usersFound{run: r.run, err: errPanicked}, r.self
+	found, self, leases := usersFound{run: r.run, err: errPanicked}, r.self, r.leases
 	limit = min(limit, ahead)
 	r.sys.spawnGo(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, callTimeout)
 		defer cancel()
 		found.ids, found.next, found.err = r.sys.opt.Users.DueUsers(ctx, r.sys.now(), limit)
+		if found.err == nil && len(found.ids) < limit && r.sys.now().Before(leases) {
+			found.early, _, found.err = r.sys.opt.Users.DueUsers(ctx, leases, limit)
+		}
 	}, func(bool) { r.sys.send(self, found) })
 }
 
@@ -231,7 +242,14 @@ func (r *recovery) usersFound(m usersFound) {
 	for _, id := range m.ids {
 		r.sys.HintUser(id, false)
 	}
-	if len(m.ids) > 0 {
+	more := len(m.ids) > 0
+	for _, id := range m.early {
+		if !r.early[id] {
+			r.early[id], more = true, true
+			r.sys.HintUser(id, false)
+		}
+	}
+	if more {
 		r.armFeed(feedEvery)
 		return
 	}

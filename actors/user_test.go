@@ -321,3 +321,39 @@ func TestAReplacementIsDeletedTenMinutesLater(t *testing.T) {
 		}
 	})
 }
+
+// TestAProcessThatWasKilledDelaysNobody: the leases of its intents are not waited
+// for, but the pauses that ORCID asked for are.
+func TestAProcessThatWasKilledDelaysNobody(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		now := time.Now()
+		for i := range uint64(3) {
+			b.users.affiliate(id(i+1), false, "uni-a")
+			b.users.change(id(i+1), func(u *event.User) {
+				u.Registrations = []event.Registration{{Credential: "main", State: event.RegPutting, Epoch: 1, Base: 1, Changed: now}}
+				if i == 2 {
+					u.Registrations[0].Tries, u.Registrations[0].Status, u.Registrations[0].RetryAt = 1, 503, now.Add(time.Minute)
+				}
+			})
+			b.users.mu.Lock()
+			b.users.work[id(i+1)] = now.Add(intentLease)
+			if i == 2 {
+				b.users.work[id(i+1)] = now.Add(time.Minute)
+			}
+			b.users.mu.Unlock()
+		}
+		b.start(deliverFunc(delivered))
+		sleep(5 * time.Second)
+		if n := len(b.orcid.list()); n != 2 {
+			b.Errorf("%d requests after five seconds, want those of the two that were cut off", n)
+		}
+		sleep(55 * time.Second)
+		if n := len(b.orcid.list()); n != 2 {
+			b.Errorf("%d requests before ORCID's pause has ended", n)
+		}
+		sleep(5 * time.Second)
+		if n := b.users.countState(event.RegAlive); n != 3 {
+			b.Errorf("%d registrations live", n)
+		}
+	})
+}

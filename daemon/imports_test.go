@@ -54,6 +54,7 @@ var below = map[string][]string{
 	"internal/sim/smtpsink":    {"internal/sim/selfsigned"},
 	"internal/sim/selfsigned":  {},
 	"internal/redistest":       {},
+	"internal/orcidtest":       {},
 	"docs":                     {},
 }
 

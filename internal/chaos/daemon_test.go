@@ -122,7 +122,7 @@ func (d *daemon) tail(lines int) string {
 	}
 	// After a loss every user says that ORCID had the row already.
 	all := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(raw)), "\n"), func(line string) bool {
-		return strings.Contains(line, "operation=put err=exists")
+		return strings.Contains(line, "operation=put drift=row_existed")
 	})
 	return strings.Join(all[max(len(all)-lines, 0):], "\n")
 }

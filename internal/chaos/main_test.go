@@ -20,6 +20,7 @@ type options struct {
 	seed    uint64        // of TestChaos; 0 draws one and prints it
 	pending int           // slots that wait when TestStartWithPending starts the daemon
 	outage  time.Duration // of TestOutage
+	sweep   int           // users of TestSweep, killed 20 times; 0 is the short version
 	race    bool          // build the daemon with the race detector
 	restart int           // restarts of TestRestartUnderLoad
 	only    string        // run only the faults whose name contains this
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 	flag.Uint64Var(&opts.seed, "chaos.seed", 0, "seed of TestChaos; 0: a random one, printed")
 	flag.IntVar(&opts.pending, "chaos.pending", 20_000, "slots that wait in TestStartWithPending (1000000 for the long version)")
 	flag.DurationVar(&opts.outage, "chaos.outage", 4*time.Second, "how long Redis is away in TestOutage (60s for the long version)")
+	flag.IntVar(&opts.sweep, "chaos.sweep", 0, "users of TestSweep, killed 20 times; 0: the short version, 120 and 3 times")
 	flag.BoolVar(&opts.race, "chaos.race", false, "build the daemon with the race detector")
 	flag.IntVar(&opts.restart, "chaos.restarts", 5, "restarts of TestRestartUnderLoad (50 for the long version)")
 	flag.StringVar(&opts.only, "chaos.only", "", "only faults whose name contains this")

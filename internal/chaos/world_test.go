@@ -34,8 +34,9 @@ type setting struct {
 	timeout string
 	// smallDisk puts data_dir on a small file system, when that is possible.
 	smallDisk bool
-	paused    bool // the organisations' deliveries wait from the start
-	activated bool // the callback listener is held over restarts, as dispatchd.socket does
+	paused    bool   // the organisations' deliveries wait from the start
+	orcidURL  string // of an ORCID to register with instead of the simulator
+	activated bool   // the callback listener is held over restarts, as dispatchd.socket does
 	behaviour receiver.Behaviour
 	onRequest func(receiver.Request) // sees every POST; nil for none
 }
@@ -168,6 +169,9 @@ func (w *world) configure(bin string) *daemon {
 	w.t.Cleanup(func() { cancel(); serving.Wait() })
 	p := ports(w.t, 3)
 	orcidURL := "http://" + ln.Addr().String()
+	if w.set.orcidURL != "" {
+		orcidURL = w.set.orcidURL
+	}
 	timeout := w.set.timeout
 	if timeout == "" {
 		timeout = "10s"

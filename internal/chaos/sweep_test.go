@@ -1,0 +1,119 @@
+package chaos
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"dispatchd/internal/orcidtest"
+)
+
+// sweepRate is orcid.rate of the tests' daemon, and its burst.
+const sweepRate = 24
+
+// TestSweep kills the daemon at random moments of the registering of many users,
+// against an ORCID that was written apart from ours: in the end everybody is
+// registered once, a kill cost at most one PUT that was made before, and never did
+// more come in a second than rate and burst allow.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	users, kills := 120, 3
+	if opts.sweep > 0 {
+		users, kills = opts.sweep, 20
+	}
+	orcid := orcidtest.Start(t, map[string]string{clientID: clientSecret})
+	began := time.Now()
+	w := newWorld(t, setting{orgs: []string{"uni-a"}, users: users, orcidURL: orcid.URL})
+	seed := opts.seed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 2))
+	whole := time.Duration(users) * time.Second / sweepRate
+	killed, repeats := 0, []int{}
+	for killed < kills {
+		rest(time.Duration(rng.Int64N(int64(whole) / int64(kills))))
+		before := orcid.State()
+		if len(before.Rows) == users {
+			t.Logf("the sweep was through after %d kills", killed)
+			break
+		}
+		w.daemon.kill()
+		at := len(orcid.State().Rows)
+		w.must(w.daemon.start())
+		w.must(w.daemon.listening(30 * time.Second))
+		killed++
+		w.must(within(30*time.Second, 10*time.Millisecond, func() error {
+			if n := len(orcid.State().Rows); n == at && n < users {
+				return fmt.Errorf("kill %d: the sweep does not go on after %d users", killed, n)
+			}
+			return nil
+		}))
+		now := orcid.State().Repeated
+		if n := now - before.Repeated; n > 1 {
+			t.Errorf("kill %d: %d PUTs were repeated", killed, n)
+		}
+		repeats = append(repeats, now-before.Repeated)
+	}
+	w.must(within(2*whole+time.Minute, 50*time.Millisecond, func() error {
+		if n := len(orcid.State().Rows); n != users {
+			return fmt.Errorf("%d of %d users are registered", n, users)
+		}
+		return nil
+	}))
+	took := time.Since(began)
+	if killed < kills/2 {
+		t.Errorf("only %d kills fell into the sweep", killed)
+	}
+	w.must(within(30*time.Second, 20*time.Millisecond, func() error {
+		var r struct {
+			States map[string]int64 `json:"states"`
+			Sweep  struct{ Left int64 }
+		}
+		if err := w.api.get("/v1/registrations", &r); err != nil {
+			return err
+		}
+		if r.States["alive"] != int64(users) || r.States["putting"] != 0 || r.Sweep.Left != 0 {
+			return fmt.Errorf("the daemon thinks %+v", r)
+		}
+		return nil
+	}))
+	st := orcid.State()
+	if err := exactly(st, users, killed); err != nil {
+		t.Error(err)
+	}
+	if st.Peak > 2*sweepRate {
+		t.Errorf("%d requests came within a second, at most %d may", st.Peak, 2*sweepRate)
+	}
+	t.Logf("%d users, %d kills in %s: PUT %d answered 201 and %d answered 204, repeated %v, at most %d requests in a second",
+		users, killed, took.Round(time.Second), st.Counts["put 201"], st.Counts["put 204"], repeats, st.Peak)
+}
+
+// exactly checks that there is one row for each user, that a kill repeated at most
+// one PUT, and that nothing was unregistered.
+func exactly(st orcidtest.State, users, kills int) error {
+	var errs []error
+	seen := map[string]int{}
+	for _, row := range st.Rows {
+		if seen[row.ORCID]++; seen[row.ORCID] > 1 {
+			errs = append(errs, fmt.Errorf("%s has %d rows", row.ORCID, seen[row.ORCID]))
+		}
+	}
+	if len(seen) != users {
+		errs = append(errs, fmt.Errorf("%d users have a row, want %d", len(seen), users))
+	}
+	if st.Repeated > kills {
+		errs = append(errs, fmt.Errorf("%d PUTs were repeated by %d kills", st.Repeated, kills))
+	}
+	for answer, n := range st.Counts {
+		switch answer {
+		case "put 201", "put 204", "token 200", "get 200":
+		default:
+			errs = append(errs, fmt.Errorf("%d requests were answered %s", n, answer))
+		}
+	}
+	return errors.Join(errs...)
+}
