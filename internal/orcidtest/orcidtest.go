@@ -69,8 +69,8 @@ func Start(t testing.TB, clients map[string]string) *Server {
 	for id, secret := range clients {
 		args = append(args, id+":"+secret)
 	}
-	cmd := exec.Command(python, args...) //nolint:gosec // what LookPath found, with our own script
-	in, err := cmd.StdinPipe() // closing it ends the fake, also when this process dies
+	cmd := exec.CommandContext(context.Background(), python, args...) //nolint:gosec // what LookPath found, with our own script
+	in, err := cmd.StdinPipe()                                        // closing it ends the fake, also when this process dies
 	if err != nil {
 		t.Fatal(err)
 	}
