@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -341,7 +342,11 @@ func (a *userActor) answered(m answered) {
 		a.sys.log.Debug("a request to ORCID is tried again", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "at", v.At, "err", v.Detail)
 	case v.Drift != "":
 		a.sys.metrics.drift.WithLabelValues(string(v.Drift)).Inc()
-		a.sys.log.Info("ORCID's rows are not as the record had them", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "drift", v.Drift)
+		level := slog.LevelInfo
+		if v.Drift == register.RowMadeLate {
+			level = slog.LevelDebug // dozens after a kill
+		}
+		a.sys.log.Log(a.ctx, level, "ORCID's rows are not as the record had them", "orcid", a.key, "credential", a.step.Credential, "operation", a.step.Kind.String(), "drift", v.Drift)
 	}
 	a.advance()
 }
