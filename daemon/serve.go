@@ -188,6 +188,8 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	done := make(chan error, 1)
 	go func() { done <- a.run(ctx) }()
 	stopping := false
+	var first os.Signal
+	var at time.Time
 	for {
 		select {
 		case err := <-done:
@@ -197,15 +199,23 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 			case sig == syscall.SIGHUP && !stopping:
 				a.reloadOnSignal(ctx)
 			case sig == syscall.SIGHUP:
+			case stopping && sameAgain(first, sig, time.Since(at)):
 			case stopping:
 				return errors.New("second signal: ended at once; what was under way is due again at the next start")
 			default:
 				log.Info("stopping: deliveries under way get 5 s", "signal", sig.String())
-				stopping = true
+				stopping, first, at = true, sig, time.Now()
 				cancel()
 			}
 		}
 	}
+}
+
+// sameAgain reports whether a second signal is the first one once more: timeout(1)
+// and some shells send a signal to the process and to its group. A person who
+// means it needs longer, and a different signal is always meant.
+func sameAgain(first, second os.Signal, after time.Duration) bool {
+	return first == second && after < time.Second
 }
 
 // reloadOnSignal reloads; reload itself logs what changed or what is wrong.

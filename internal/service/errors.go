@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"dispatchd/internal/org"
+	"dispatchd/internal/secret"
 	"dispatchd/internal/store"
 )
 
@@ -96,6 +97,12 @@ func Explain(doing string, err error) error {
 		return err
 	case errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, secret.ErrSealed):
+		return &Error{
+			Code: CodeUnavailable, What: "The secrets in Redis were sealed with another master key than the one this daemon has.",
+			Do:  "Put the right one back where master_key_file says (by default master.key in data_dir) and restart. Is it lost for ever, so are the secrets: begin with an empty Redis.",
+			Err: fmt.Errorf("%s: %w", doing, err),
+		}
 	case errors.Is(err, store.ErrSuppressed):
 		return &Error{
 			Code: CodeSuppressed, What: "This researcher asked to be erased and is on the suppression list.",

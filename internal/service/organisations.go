@@ -252,6 +252,13 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 		}
 		retime = &j
 	}
+	if old == nil {
+		// One of the same name may have been removed while an attempt was on its way,
+		// whose hold was written after.
+		if err := s.o.Store.ForgetHolds(ctx, next.ID); err != nil {
+			return Explain("begin without holds", err)
+		}
+	}
 	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
 		return Explain("save the organisation", err)
 	}
@@ -324,6 +331,11 @@ func (s *Service) validate(o *org.Organisation) error {
 	case !slices.Contains(names, o.Credential):
 		problems = append(problems, org.Problem{Key: "credential", Why: fmt.Sprintf("%q is not configured; there is %v", o.Credential, names)})
 	}
+	// The file is checked when it is loaded. Whoever has e-mail already keeps it:
+	// status says that it waits.
+	if was, ok := s.o.Directory.Organisation(o.ID); o.Owner == org.OwnedByAPI && o.Email.Enabled && !(ok && was.Email.Enabled) && !s.canMail() {
+		problems = append(problems, org.Problem{Key: "email.enabled", Why: "there is no mail server: the hub's operator has to set [smtp] first"})
+	}
 	if id := o.API.ClientID; id != "" {
 		for _, other := range s.o.Directory.All() {
 			if other.ID != o.ID && other.API.ClientID == id {
@@ -336,6 +348,9 @@ func (s *Service) validate(o *org.Organisation) error {
 	}
 	return nil
 }
+
+// canMail reports whether there is a mail server.
+func (s *Service) canMail() bool { return s.o.CanMail == nil || s.o.CanMail() }
 
 // Changed names the settings that differ, for people; secrets only by name.
 func Changed(old, next *org.Organisation) []string {

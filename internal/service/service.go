@@ -104,6 +104,8 @@ type Options struct {
 	// Signer makes the links that sign in or confirm; nil in tests that make none.
 	Signer *signed.Signer
 	Probe  Probe
+	// CanMail reports whether there is a mail server. Default: there is.
+	CanMail func() bool
 	// Callbacks registers callbacks of organisations' own; nil in tests that
 	// register none.
 	Callbacks Callbacks

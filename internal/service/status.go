@@ -124,6 +124,12 @@ func (s *Service) Status(ctx context.Context) Status {
 			}
 		}
 	}
+	if n := s.mailless(); n > 0 {
+		st.Problems = append(st.Problems, Problem{
+			What: "there is no mail server, and " + count(n, "organisation is", "organisations are") + " to be told by e-mail",
+			Cost: "their mails wait", Do: "set [smtp] in the configuration file, then dispatchd reload",
+		})
+	}
 	if err := s.fromRedis(ctx, &st); err != nil {
 		var own *Error
 		if errors.As(err, &own) && own.Code == CodeForgot {
@@ -132,6 +138,19 @@ func (s *Service) Status(ctx context.Context) Status {
 		st.Problems = append(st.Problems, Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"})
 	}
 	return st
+}
+
+// mailless counts the organisations whose mails wait for a mail server.
+func (s *Service) mailless() (n int) {
+	if s.canMail() {
+		return 0
+	}
+	for _, o := range s.o.Directory.All() {
+		if o.Email.Enabled {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Service) fromRedis(ctx context.Context, st *Status) error {

@@ -17,6 +17,7 @@ type slotScripts struct {
 	enable, hold, inspect, ready    *script
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
+	fresh                           *script
 	attemptPage                     *script
 	eraseTraces, traces             *script
 	audit, auditLane, totals        *script
@@ -48,6 +49,7 @@ func newSlotScripts() slotScripts {
 		cancelSlots: slotScript("cancel_slots", drains, cancelSlotsBody),
 		cancelUser:  slotScript("cancel_user", drains, cancelUserBody),
 		forget:      slotScript("drop_organisation", drains, dropOrganisationBody),
+		fresh:       slotScript("forget_holds", drains, freshBody),
 		eraseTraces: slotScript("erase_traces", drains, eraseTracesBody),
 		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),

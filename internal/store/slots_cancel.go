@@ -107,6 +107,28 @@ func (s *Store) orgCall(sc *script, org string, args ...any) (*call, int) {
 	return c, p
 }
 
+// freshBody: KEYS mark, ready, ledger, five a channel; ARGV mark, now, members of
+// the ready index. Takes off every hold and closes the breakers.
+const freshBody = `
+for i = 3, #ARGV do
+  local c = channel(4 + (i - 3) * 5, ARGV[i])
+  redis.call('HDEL', KEYS[8 + (i - 3) * 5], 'pause', 'suspend', 'breaker', 'retry_after', 'state')
+  settle(c)
+end
+return 1
+`
+
+// ForgetHolds takes off every hold of an organisation and closes its breakers:
+// one that is new must not inherit what was written late of another by the same
+// name.
+func (s *Store) ForgetHolds(ctx context.Context, org string) error {
+	if err := checkChannel(org, event.Webhook); err != nil {
+		return fmt.Errorf("forget holds: %w", err)
+	}
+	c, _ := s.orgCall(s.scripts.fresh, org)
+	return s.one(ctx, "forget the holds", org, c)
+}
+
 // dropOrganisationBody: KEYS mark, ready, ledger, five a channel, then the
 // attempt logs; ARGV mark, now, members of the ready index.
 const dropOrganisationBody = `
