@@ -46,7 +46,7 @@ func (a *app) setLiveness() error {
 		return err
 	}
 	a.watch, err = liveness.New(liveness.Options{
-		Store: a.store, Directory: a.directory, ORCID: searcher{a},
+		Store: readable{a.store}, Directory: a.directory, ORCID: searcher{a},
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Every:       func() time.Duration { return a.config.Load().ORCID.CatchUp },
 		Guard:       func() error { return a.store.Guard().Err() },
@@ -233,3 +233,13 @@ func (a *app) silenceProblems() []service.Problem {
 // longOutage is from which part of its patience on ORCID may have given up on
 // somebody.
 const longOutage = 0.75
+
+// readable leaves users out whose stored record is damaged: they must not stop
+// catch-up for the others. Fan-out and status shout about them.
+type readable struct{ *store.Store }
+
+// Users implements liveness.Store.
+func (r readable) Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
+	users, _, err := r.ReadableUsers(ctx, ids)
+	return users, err
+}

@@ -101,7 +101,7 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	b.must(b.store.Attach(context.Background()))
 	b.svc, err = service.New(service.Options{
 		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main", "other"} },
-		Logger: log, Panics: func(string) { b.panics.Add(1) },
+		Logger: log, Panics: func(string) { b.panics.Add(1) }, ListPatience: time.Millisecond,
 		Probe: service.Probe{Actors: func() service.ActorState {
 			return service.ActorState{Credentials: []service.CredentialState{{Name: "main", State: "ok", Rate: 20}}}
 		}},

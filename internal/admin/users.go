@@ -117,3 +117,19 @@ func (s *Server) unsuppress(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
+
+func (s *Server) parked(w http.ResponseWriter, r *http.Request) error {
+	list, err := s.o.Service.Parked(r.Context())
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, map[string]any{"parked": list})
+}
+
+func (s *Server) dropParked(w http.ResponseWriter, r *http.Request) error {
+	n, err := s.o.Service.DropParkedLines(r.Context(), by(r))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, map[string]any{"dropped": n})
+}

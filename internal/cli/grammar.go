@@ -62,6 +62,7 @@ type userCmd struct {
 	Sync   userSyncCmd   `cmd:"" help:"Make an organisation's users those of a list."`
 	Export userExportCmd `cmd:"" help:"Print all that is held of a researcher, as JSON."`
 	Erase  userEraseCmd  `cmd:"" help:"Remove every trace of a researcher, here and at ORCID."`
+	Parked userParkedCmd `cmd:"" help:"News that is set aside because a stored record or a line of the log is damaged."`
 	Lift   userLiftCmd   `cmd:"" name:"unsuppress" help:"Let a researcher who was erased be added again."`
 }
 

@@ -248,7 +248,7 @@ func (s *session) showLedger(l service.LedgerReport) {
 	s.equation("Announcements", side{"came", []item{{"announced", l.Announced}}},
 		side{"went", []item{{"processed", l.AnnouncedProcessed}, {log, l.LogAnnouncements}}})
 	s.equation("Processed pings", side{"came", []item{{"processed", l.Processed}}},
-		side{"went", []item{{"told", l.Told}, {"unknown", l.Unknown}, {"not wanted", l.NotWanted}, {"no organisation", l.NoOrganisation}}})
+		side{"went", []item{{"told", l.Told}, {"unknown", l.Unknown}, {"not wanted", l.NotWanted}, {"no organisation", l.NoOrganisation}, {"set aside", l.Parked}}})
 	s.equation("News", side{"came", []item{{"targets", l.Targets}, {"created", l.Created}, {"replayed", l.Replayed}}},
 		side{"went", []item{{"opened", l.Opened}, {"opened again", -l.Requeued}, {"coalesced", l.Coalesced}, {"ignored", ignored}}})
 	s.equation("Slots", side{"came", []item{{"opened", l.Opened}}}, side{"went", []item{

@@ -296,3 +296,39 @@ func (c *userLiftCmd) Run(s *session) error {
 	s.printf("%s may be added again.\n", id)
 	return nil
 }
+
+type userParkedCmd struct {
+	Drop bool `help:"Throw away the lines of the log that cannot be read. News of damaged records stays."`
+}
+
+// Run implements the command.
+func (c *userParkedCmd) Run(s *session) error {
+	if c.Drop {
+		var out struct {
+			Dropped int `json:"dropped"`
+		}
+		if show, err := s.ask(http.MethodDelete, at("parked"), nil, &out); !show {
+			return err
+		}
+		s.printf("%s dropped.\n", count(out.Dropped, "line", "lines"))
+		return nil
+	}
+	var out struct {
+		Parked []service.ParkedView `json:"parked"`
+	}
+	if show, err := s.ask(http.MethodGet, at("parked"), nil, &out); !show {
+		return err
+	}
+	if len(out.Parked) == 0 {
+		s.printf("Nothing is set aside.\n")
+		return nil
+	}
+	for _, p := range out.Parked {
+		if p.Line != "" {
+			wrap(s.env.Stdout, "", "  ", clock(p.At)+"  damaged line: "+p.Line)
+			continue
+		}
+		wrap(s.env.Stdout, "", "  ", fmt.Sprintf("%s  the record of %s is damaged (credential %s); tried again every minute", clock(p.At), p.ORCID, p.Credential))
+	}
+	return nil
+}

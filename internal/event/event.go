@@ -183,6 +183,9 @@ type User struct {
 	LastPing      time.Time // seconds; zero when none came yet
 	Affiliations  []Affiliation
 	Registrations []Registration
+	// Damaged says that the stored record cannot be read, so that nothing else is
+	// known; only looking up for fan-out says it like this.
+	Damaged bool
 }
 
 // Affiliation joins a user to one organisation. The personal data is what that

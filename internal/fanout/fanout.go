@@ -25,13 +25,19 @@ import (
 type Store interface {
 	// ReadLog returns entries of a lane after an id, oldest first.
 	ReadLog(ctx context.Context, lane int, after string, count int) ([]store.Entry, error)
-	// LookUp returns one user (or nil) per id and notes the ping's time. Any
-	// failure is an error for the whole call.
+	// LookUp returns one user (or nil, or a Damaged one) per id and notes the
+	// ping's time. Any failure is an error for the whole call.
 	LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error)
 	// Enqueue applies targets; a partition skips entries it has applied before.
 	Enqueue(ctx context.Context, lane int, targets []store.Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error)
 	// NoteMonths notes who changed, for the monthly summaries; it may be repeated.
 	NoteMonths(ctx context.Context, list []store.Changed) error
+	// Park durably sets aside what cannot be processed; ParkedIn lists it, and
+	// Unpark forgets what was appended again.
+	Park(ctx context.Context, lane int, items []store.Item, lines []string, at time.Time) error
+	ParkedIn(ctx context.Context, lane int) ([]store.Parked, error)
+	Unpark(ctx context.Context, list []store.Parked) (int, error)
+	AppendItems(ctx context.Context, items []store.Item) error
 	// RemoveEntries removes entries and counts them exactly once.
 	RemoveEntries(ctx context.Context, lane int, list []store.Processed) error
 	// TrimApplied forgets that entries before this time were applied.
@@ -176,7 +182,8 @@ type lane struct {
 	after   string       // the last entry that was applied
 	applied []appliedRow // applied, waiting to be old enough to be removed
 	trimmed time.Time
-	servers uint64 // Store.Servers when the lane was begun
+	tried   time.Time // when what was set aside was tried again
+	servers uint64    // Store.Servers when the lane was begun
 }
 
 type appliedRow struct {
@@ -220,6 +227,12 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 	if err := r.retire(ctx, l); err != nil {
 		return false, err
 	}
+	if now := r.o.Store.Now(); now.Sub(l.tried) >= parkedRetry {
+		l.tried = now
+		if err := r.retryParked(ctx, l.number); err != nil {
+			return false, err
+		}
+	}
 	return len(entries) == r.o.Batch, nil
 }
 
@@ -253,9 +266,11 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	counts := make([]store.Processed, len(entries))
 	var targets []store.Target
 	var stray []orcid.ID
+	var park parking
 	next := 0
 	for i, e := range entries {
 		counts[i].ID = e.ID
+		park.lines(e, &counts[i])
 		for _, it := range e.Items {
 			if it.Kind == store.KindCreated {
 				counts[i].Announced++
@@ -264,6 +279,12 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 			}
 			u := users[next]
 			next++
+			if u != nil && u.Damaged {
+				counts[i].Pings++
+				counts[i].Parked++
+				park.items = append(park.items, it)
+				continue
+			}
 			before := len(targets)
 			reason := owed(r.o.Directory, u, it, func(orgID string) {
 				targets = appendTargets(targets, r.o.Directory, orgID, event.Updated, it, e.ID)
@@ -285,6 +306,9 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 				stray = append(stray, it.ORCID)
 			}
 		}
+	}
+	if err := r.park(ctx, laneNo, park); err != nil {
+		return nil, err
 	}
 	if len(targets) > 0 {
 		// Before the entry may leave the log, like all that it causes.

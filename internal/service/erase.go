@@ -252,6 +252,11 @@ func (s *Service) eraseTraces(ctx context.Context, j *store.Job, id orcid.ID) er
 		return err
 	}
 	erased(j, "checks", len(watched))
+	parked, err := st.ErasePark(ctx, id)
+	if err != nil {
+		return err
+	}
+	erased(j, "slots", parked)
 	if err := s.forgetInJobs(ctx, j.ID, id); err != nil {
 		return err
 	}

@@ -236,6 +236,14 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 	if err != nil || !story.Damaged {
 		t.Errorf("%+v, %v", story, err)
 	}
+	item := store.Item{Kind: store.KindPing, Subject: "main", ORCID: person(t, 3), At: b.store.Now()}
+	if err := b.store.Park(ctx, 1, []store.Item{item}, []string{"p what"}, b.store.Now()); err != nil {
+		t.Fatal(err)
+	}
+	problems := fmt.Sprint(b.svc.Status(ctx).Problems)
+	if !strings.Contains(problems, "the stored record of "+person(t, 3).String()+" is damaged") || !strings.Contains(problems, "1 line of the intake log is damaged") {
+		t.Errorf("%s", problems)
+	}
 	if err := b.svc.RemoveUser(ctx, tester, "uni-a", person(t, 3)); code(err) != CodeConflict {
 		t.Errorf("%v", err)
 	}
@@ -243,6 +251,12 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.runJobs(t)
+	if list, err := b.svc.Parked(ctx); err != nil || len(list) != 1 || list[0].Line == "" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if n, err := b.svc.DropParkedLines(ctx, tester); err != nil || n != 1 {
+		t.Errorf("%d, %v", n, err)
+	}
 	if err := b.svc.Unsuppress(ctx, tester, person(t, 3)); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/store"
@@ -85,9 +86,7 @@ func (s *Service) affiliateList(ctx context.Context, orgID string, r io.Reader, 
 		if err := s.notRemoving(orgID); err != nil {
 			return err
 		}
-		s.leaving.RLock()
-		joined, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
-		s.leaving.RUnlock()
+		joined, err := s.affiliateBatch(ctx, orgID, batch)
 		if err != nil {
 			return Explain("affiliate users", err)
 		}
@@ -128,6 +127,25 @@ func (s *Service) affiliateList(ctx context.Context, orgID string, r io.Reader, 
 		err = flush()
 	}
 	return report, listError(err)
+}
+
+// affiliateBatch waits for a Redis that does not answer: a long list should not
+// end because of a moment. What was done of the batch counts as known then.
+func (s *Service) affiliateBatch(ctx context.Context, orgID string, batch []store.Affiliated) ([]store.Joined, error) {
+	began := time.Now()
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		s.leaving.RLock()
+		joined, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
+		s.leaving.RUnlock()
+		if !errors.Is(err, store.ErrAway) || time.Since(began) > s.o.ListPatience {
+			return joined, err
+		}
+		select {
+		case <-ctx.Done():
+			return joined, err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // listError says in words that a list could not be read, when nobody has said

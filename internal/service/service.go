@@ -118,6 +118,9 @@ type Options struct {
 	// Credentials returns the names of the configured ORCID credentials.
 	Credentials func() []string
 	Logger      *slog.Logger
+	// ListPatience is how long an import or a sync waits for a Redis that does
+	// not answer before it gives up. Default 30 s.
+	ListPatience time.Duration
 	// Panics counts a recovered panic.
 	Panics func(component string)
 }
@@ -148,6 +151,9 @@ type Service struct {
 func New(o Options) (*Service, error) {
 	if o.Store == nil || o.Directory == nil || o.Hints == nil || o.Tester == nil || o.Credentials == nil || o.Logger == nil || o.Panics == nil {
 		return nil, errors.New("service: Store, Directory, Hints, Tester, Credentials, Logger and Panics must be set")
+	}
+	if o.ListPatience == 0 {
+		o.ListPatience = 30 * time.Second
 	}
 	s := &Service{o: o, log: o.Logger.With("component", "service")}
 	s.began = o.Store.Now

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/store"
 )
@@ -174,6 +175,9 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 	if st.Pending, st.Dead, err = s.o.Store.SlotTotals(ctx); err != nil {
 		return err
 	}
+	if err := s.parkedProblems(ctx, st); err != nil {
+		return err
+	}
 	for _, v := range st.Channels {
 		for _, c := range v.Channels {
 			for _, h := range c.Holds {
@@ -197,6 +201,83 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 				})
 			}
 		}
+	}
+	return nil
+}
+
+// ParkedView is news that was set aside because a stored record, or the line of
+// the intake log itself, cannot be read.
+type ParkedView struct {
+	ORCID      orcid.ID  `json:"orcid,omitzero"`
+	Credential string    `json:"credential,omitempty"`
+	Line       string    `json:"line,omitempty"`
+	At         time.Time `json:"at"`
+}
+
+// Parked lists what was set aside. Pings are tried again every minute.
+func (s *Service) Parked(ctx context.Context) ([]ParkedView, error) {
+	list, err := s.o.Store.Parked(ctx)
+	if err != nil {
+		return nil, Explain("list what was set aside", err)
+	}
+	out := make([]ParkedView, len(list))
+	for i, p := range list {
+		out[i] = ParkedView{Line: p.Line, At: p.At}
+		if p.Line == "" {
+			out[i].ORCID, out[i].Credential = p.Item.ORCID, p.Item.Subject
+		}
+	}
+	return out, nil
+}
+
+// DropParkedLines throws away lines of the intake log that cannot be read.
+func (s *Service) DropParkedLines(ctx context.Context, by By) (int, error) {
+	n, err := s.o.Store.DropParkedLines(ctx)
+	if err != nil {
+		return 0, Explain("drop what was set aside", err)
+	}
+	s.audit(by, "damaged lines dropped", "count", n)
+	return n, nil
+}
+
+// parkedProblems names each researcher whose record is damaged, a few of them.
+func (s *Service) parkedProblems(ctx context.Context, st *Status) error {
+	list, err := s.Parked(ctx)
+	if err != nil {
+		return err
+	}
+	const most = 5
+	seen := map[orcid.ID]bool{}
+	var lines int
+	var since time.Time
+	for _, p := range list {
+		if p.Line != "" {
+			lines++
+			if since.IsZero() || p.At.Before(since) {
+				since = p.At
+			}
+			continue
+		}
+		if seen[p.ORCID] {
+			continue
+		}
+		if seen[p.ORCID] = true; len(seen) <= most {
+			st.Problems = append(st.Problems, Problem{
+				What: fmt.Sprintf("the stored record of %s is damaged; its news is set aside", p.ORCID), Since: p.At,
+				Cost: "nobody is told about this researcher", Do: fmt.Sprintf("dispatchd user erase %s, then user unsuppress, then add the researcher again", p.ORCID),
+			})
+		}
+	}
+	if more := len(seen) - most; more > 0 {
+		st.Problems = append(st.Problems, Problem{
+			What: count(more, "more stored record is", "more stored records are") + " damaged", Cost: "nobody is told about these researchers", Do: "dispatchd user parked",
+		})
+	}
+	if lines > 0 {
+		st.Problems = append(st.Problems, Problem{
+			What: count(lines, "line of the intake log is", "lines of the intake log are") + " damaged and set aside", Since: since,
+			Cost: "the news in them may be lost; catch-up finds the changes", Do: "dispatchd user parked",
+		})
 	}
 	return nil
 }

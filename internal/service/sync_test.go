@@ -191,3 +191,27 @@ func TestAnImportSaysWhoWasErased(t *testing.T) {
 		t.Error(isNew, err)
 	}
 }
+
+// TestAnImportOutlastsARedisThatIsAway: a long list does not end because of a
+// moment.
+func TestAnImportOutlastsARedisThatIsAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.uniA(t)
+	b.redis.Kill()
+	done := make(chan ImportReport, 1)
+	go func() {
+		r, err := b.svc.Import(context.Background(), tester, "uni-a", strings.NewReader(listOf(t, 0, 3)), CSV, false, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- r
+	}()
+	await(t, "the import waiting", func() bool { return b.store.Ping(context.Background()) != nil })
+	if err := b.redis.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-done; r.Lines != 3 || r.Added+r.Known != 3 {
+		t.Errorf("%+v", r)
+	}
+}

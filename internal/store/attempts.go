@@ -110,3 +110,54 @@ func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n in
 	}
 	return out, nil
 }
+
+// lately is how many of the newest attempts of a channel Lately looks at.
+const lately = 20
+
+// latelyBody: KEYS mark, attempt logs; ARGV mark, how many. Returns per log how
+// many of the newest attempts there are and how many of them were delivered.
+const latelyBody = `
+local out = {}
+for i = 2, #KEYS do
+  local good, lines = 0, redis.call('LRANGE', KEYS[i], 0, tonumber(ARGV[2]) - 1)
+  for _, line in ipairs(lines) do
+    if string.find(line, '"result":"delivered"', 1, true) then good = good + 1 end
+  end
+  out[#out + 1] = #lines
+  out[#out + 1] = good
+end
+return out
+`
+
+// Ratio is how the newest attempts of an organisation went.
+type Ratio struct{ Attempts, Delivered int }
+
+// Lately tells how the newest attempts of each organisation went, at most 20 a
+// channel.
+func (s *Store) Lately(ctx context.Context, orgs []string) ([]Ratio, error) {
+	calls, members := byPartition(orgs, func(o string) string { return o }, func(p int) *call {
+		return &call{script: s.scripts.lately, mark: s.keys.mark(p), args: []any{lately}}
+	}, func(c *call, p int, o string) {
+		for _, ch := range event.Channels {
+			c.keys = append(c.keys, s.keys.attempts(p, o, ch))
+		}
+	})
+	if err := s.do(ctx, calls...); err != nil {
+		return nil, fmt.Errorf("look at the attempts of %d organisations: %w", len(orgs), err)
+	}
+	out := make([]Ratio, len(orgs))
+	for i, c := range calls {
+		n, err := c.ints(2 * len(event.Channels) * len(members[i]))
+		if err != nil {
+			return nil, fmt.Errorf("look at the attempts of %d organisations: %w", len(orgs), err)
+		}
+		for _, at := range members[i] {
+			for range event.Channels {
+				out[at].Attempts += int(n[0])
+				out[at].Delivered += int(n[1])
+				n = n[2:]
+			}
+		}
+	}
+	return out, nil
+}

@@ -69,6 +69,7 @@ func (k keys) count(name string) string   { return k.global() + "count:" + name 
 func (k keys) laneMark(l int) string   { return k.lane(l) + "mark" }
 func (k keys) log(l int) string        { return k.lane(l) + "log" }
 func (k keys) laneLedger(l int) string { return k.lane(l) + "ledger" }
+func (k keys) parked(l int) string     { return k.lane(l) + "parked" }
 
 // Partition keys.
 func (k keys) mark(p int) string              { return k.part(p) + "mark" }

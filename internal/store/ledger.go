@@ -22,6 +22,7 @@ type Ledger struct {
 	NotWanted          int64 `json:"not_wanted"`
 	NoOrganisation     int64 `json:"no_organisation"`
 	Told               int64 `json:"told"`
+	Parked             int64 `json:"parked"` // set aside: the stored record or the line is damaged
 	AnnouncedProcessed int64 `json:"announced_processed"`
 
 	// News, by the partitions.
@@ -72,7 +73,7 @@ func (l *Ledger) Differences() []string {
 		check(l.Accepted+l.CaughtUp, "pings accepted + caught up", l.Processed+l.LogPings, "processed + in the intake log")
 		check(l.Announced, "affiliations announced", l.AnnouncedProcessed+l.LogAnnouncements, "processed + in the intake log")
 	}
-	check(l.Processed, "pings processed", l.Unknown+l.NotWanted+l.NoOrganisation+l.Told, "unknown + not wanted + no organisation + told")
+	check(l.Processed, "pings processed", l.Unknown+l.NotWanted+l.NoOrganisation+l.Told+l.Parked, "unknown + not wanted + no organisation + told + parked")
 	var ignored int64
 	for _, n := range l.Ignored {
 		ignored += n
@@ -200,8 +201,8 @@ func (l *Ledger) add(name string, n int64) {
 	if field := map[string]*int64{
 		"accepted": &l.Accepted, "caught_up": &l.CaughtUp, "announced": &l.Announced, "processed": &l.Processed,
 		"unknown": &l.Unknown, "not_wanted": &l.NotWanted, "no_organisation": &l.NoOrganisation, "told": &l.Told,
-		"announced_processed": &l.AnnouncedProcessed,
-		"targets":             &l.Targets, "created": &l.Created, "replayed": &l.Replayed, "opened": &l.Opened,
+		"announced_processed": &l.AnnouncedProcessed, "parked": &l.Parked,
+		"targets": &l.Targets, "created": &l.Created, "replayed": &l.Replayed, "opened": &l.Opened,
 		"coalesced": &l.Coalesced, "requeued": &l.Requeued, "delivered": &l.Delivered, "superseded": &l.Superseded,
 		"cancelled": &l.Cancelled, "purged": &l.Purged, "dropped": &l.Dropped, "died": &l.Died,
 		"dead": &l.CountedDead,
@@ -250,11 +251,12 @@ func (l *Ledger) addLane(ctx context.Context, s *Store, lane int) error {
 			return errAnswer
 		}
 		lines, _ := fields[1].(string)
-		items, err := parseItems([]byte(lines))
-		if err != nil {
-			return fmt.Errorf("entry %v: %w", pair[0], err)
-		}
-		for _, it := range items {
+		var e Entry
+		e.Items, e.Damaged = parseItems([]byte(lines))
+		pings, announced := e.DamagedPings()
+		l.LogPings += int64(pings)
+		l.LogAnnouncements += int64(announced)
+		for _, it := range e.Items {
 			if it.Kind == KindCreated {
 				l.LogAnnouncements++
 			} else {

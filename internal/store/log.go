@@ -36,6 +36,34 @@ type Entry struct {
 	Lane  int
 	ID    string // of the stream, milliseconds-sequence
 	Items []Item
+	// Damaged are lines that cannot be read; they are to be set aside.
+	Damaged []string
+}
+
+// damagedKind says what a line that cannot be read was counted as when it was
+// appended: ping or announcement.
+func damagedKind(line string) Kind {
+	if strings.HasPrefix(line, string(rune(KindCreated))) {
+		return KindCreated
+	}
+	return KindPing
+}
+
+// noLines stands for an entry that has nothing to read; nothing was counted of it.
+const noLines = "(no lines in the entry)"
+
+// DamagedPings counts the damaged lines by what they were appended as.
+func (e Entry) DamagedPings() (pings, announced int) {
+	for _, line := range e.Damaged {
+		switch {
+		case line == noLines:
+		case damagedKind(line) == KindCreated:
+			announced++
+		default:
+			pings++
+		}
+	}
+	return pings, announced
 }
 
 // Committed is when Redis took the entry.
@@ -49,8 +77,9 @@ func (e Entry) Committed() time.Time {
 }
 
 type logScripts struct {
-	append, remove *script
-	nextLane       *atomic.Uint32
+	append, remove       *script
+	park, parked, unpark *script
+	nextLane             *atomic.Uint32
 }
 
 func newLogScripts() logScripts {
@@ -66,21 +95,24 @@ return id
 `),
 		// remove: KEYS mark, log, ledger; ARGV mark, then per entry: id and the
 		// counts to add once: processed, unknown, not_wanted, no_organisation,
-		// told (pings with at least one target), announced_processed.
+		// told (pings with at least one target), announced_processed, parked.
 		// Returns how many entries were there.
 		remove: newScript("remove", allowOOM|fenced, `
 local removed = 0
-local names = {'processed', 'unknown', 'not_wanted', 'no_organisation', 'told', 'announced_processed'}
-for i = 2, #ARGV, 7 do
+local names = {'processed', 'unknown', 'not_wanted', 'no_organisation', 'told', 'announced_processed', 'parked'}
+for i = 2, #ARGV, 8 do
   if redis.call('XDEL', KEYS[2], ARGV[i]) == 1 then
     removed = removed + 1
-    for j = 1, 6 do
+    for j = 1, 7 do
       if ARGV[i + j] ~= '0' then redis.call('HINCRBY', KEYS[3], names[j], ARGV[i + j]) end
     end
   end
 end
 return removed
 `),
+		park:     newScript("park", 0, parkBody),
+		parked:   newScript("parked", allowOOM, hashAllBody),
+		unpark:   newScript("unpark", allowOOM|fenced, unparkBody),
 		nextLane: new(atomic.Uint32),
 	}
 }
@@ -143,30 +175,37 @@ func (s *Store) AppendItems(ctx context.Context, items []Item) error {
 	return nil
 }
 
-func parseItems(lines []byte) ([]Item, error) {
-	items := make([]Item, 0, bytes.Count(lines, []byte{'\n'}))
+// parseItems reads the lines of an entry; those that cannot be read are damaged.
+func parseItems(lines []byte) (items []Item, damaged []string) {
+	items = make([]Item, 0, bytes.Count(lines, []byte{'\n'}))
 	for len(lines) > 0 {
-		line, rest, ok := bytes.Cut(lines, []byte{'\n'})
+		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
 		lines = rest
-		parts := bytes.SplitN(line, []byte{' '}, 4)
-		if !ok || len(parts) != 4 || len(parts[0]) != 1 {
-			return nil, fmt.Errorf("intake log line %q is damaged", line)
+		if it, ok := parseItem(line); ok {
+			items = append(items, it)
+		} else {
+			damaged = append(damaged, clipLine(line))
 		}
-		base, err := strconv.ParseUint(string(parts[1]), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
-		}
-		id, err := orcid.FromBase(base)
-		if err != nil {
-			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
-		}
-		us, err := strconv.ParseInt(string(parts[2]), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("intake log line %q is damaged: %w", line, err)
-		}
-		items = append(items, Item{Kind(parts[0][0]), string(parts[3]), id, time.UnixMicro(us).UTC()})
 	}
-	return items, nil
+	return items, damaged
+}
+
+func parseItem(line []byte) (Item, bool) {
+	parts := bytes.SplitN(line, []byte{' '}, 4)
+	if len(parts) != 4 || len(parts[0]) != 1 || len(parts[3]) == 0 {
+		return Item{}, false
+	}
+	base, err1 := strconv.ParseUint(string(parts[1]), 10, 64)
+	us, err2 := strconv.ParseInt(string(parts[2]), 10, 64)
+	if err1 != nil || err2 != nil {
+		return Item{}, false
+	}
+	id, err := orcid.FromBase(base)
+	kind := Kind(parts[0][0])
+	if err != nil || kind != KindPing && kind != KindCaughtUp && kind != KindCreated {
+		return Item{}, false
+	}
+	return Item{kind, string(parts[3]), id, time.UnixMicro(us).UTC()}, true
 }
 
 // ReadLog returns up to count entries of a lane after the given id ("" from the
@@ -190,15 +229,13 @@ func (s *Store) ReadLog(ctx context.Context, lane int, after string, count int) 
 	}
 	out := make([]Entry, 0, len(msgs))
 	for _, m := range msgs {
-		lines, ok := m.Values["d"].(string)
-		if !ok {
-			return nil, fmt.Errorf("intake log entry %s is damaged: no lines", m.ID)
+		e := Entry{Lane: lane, ID: m.ID}
+		if lines, ok := m.Values["d"].(string); ok {
+			e.Items, e.Damaged = parseItems([]byte(lines))
+		} else {
+			e.Damaged = []string{noLines}
 		}
-		items, err := parseItems([]byte(lines))
-		if err != nil {
-			return nil, fmt.Errorf("intake log entry %s: %w", m.ID, err)
-		}
-		out = append(out, Entry{Lane: lane, ID: m.ID, Items: items})
+		out = append(out, e)
 	}
 	return out, nil
 }
@@ -206,9 +243,9 @@ func (s *Store) ReadLog(ctx context.Context, lane int, after string, count int) 
 // Processed is what became of the pings of one entry, for the ledger.
 type Processed struct {
 	ID string
-	// Pings = Unknown + NotWanted + NoOrganisation + Told.
-	Pings, Unknown, NotWanted, NoOrganisation, Told int
-	Announced                                       int
+	// Pings = Unknown + NotWanted + NoOrganisation + Told + Parked.
+	Pings, Unknown, NotWanted, NoOrganisation, Told, Parked int
+	Announced                                               int
 }
 
 // RemoveEntries removes entries that every partition took, and counts them
@@ -219,7 +256,7 @@ func (s *Store) RemoveEntries(ctx context.Context, lane int, list []Processed) e
 	}
 	c := &call{script: s.scripts.remove, mark: s.keys.laneMark(lane), keys: []string{s.keys.log(lane), s.keys.laneLedger(lane)}}
 	for _, p := range list {
-		c.args = append(c.args, p.ID, p.Pings, p.Unknown, p.NotWanted, p.NoOrganisation, p.Told, p.Announced)
+		c.args = append(c.args, p.ID, p.Pings, p.Unknown, p.NotWanted, p.NoOrganisation, p.Told, p.Announced, p.Parked)
 	}
 	if err := s.do(ctx, c); err != nil {
 		return fmt.Errorf("remove from the intake log: %w", err)

@@ -143,6 +143,35 @@ func (s *Store) MemberCount(ctx context.Context, orgID string) (int, error) {
 	return int(members), err
 }
 
+// memberCountsBody: KEYS mark, metas; ARGV mark. Returns the number of members
+// of each.
+const memberCountsBody = `
+local out = {}
+for i = 2, #KEYS do out[i - 1] = tonumber(redis.call('HGET', KEYS[i], 'members') or '0') end
+return out
+`
+
+// MemberCounts is MemberCount for many organisations, in their order.
+func (s *Store) MemberCounts(ctx context.Context, orgs []string) ([]int, error) {
+	calls, members := byPartition(orgs, func(o string) string { return o }, func(p int) *call {
+		return &call{script: s.scripts.memberCounts, mark: s.keys.mark(p)}
+	}, func(c *call, p int, o string) { c.keys = append(c.keys, s.keys.memberMeta(p, o)) })
+	if err := s.do(ctx, calls...); err != nil {
+		return nil, fmt.Errorf("count the members of %d organisations: %w", len(orgs), err)
+	}
+	out := make([]int, len(orgs))
+	for i, c := range calls {
+		n, err := c.ints(len(members[i]))
+		if err != nil {
+			return nil, fmt.Errorf("count the members of %d organisations: %w", len(orgs), err)
+		}
+		for j, at := range members[i] {
+			out[at] = int(n[j])
+		}
+	}
+	return out, nil
+}
+
 func (s *Store) memberSize(ctx context.Context, orgID string) (members, removed int64, err error) {
 	p := orgPartition(orgID)
 	c := &call{script: s.scripts.memberSize, mark: s.keys.mark(p), keys: []string{s.keys.memberMeta(p, orgID)}}

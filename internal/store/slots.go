@@ -19,7 +19,7 @@ type slotScripts struct {
 	cancelSlots, cancelUser, forget *script
 	fresh                           *script
 	attemptPage                     *script
-	eraseTraces, traces             *script
+	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
 }
 
@@ -51,6 +51,7 @@ func newSlotScripts() slotScripts {
 		forget:      slotScript("drop_organisation", drains, dropOrganisationBody),
 		fresh:       slotScript("forget_holds", drains, freshBody),
 		eraseTraces: slotScript("erase_traces", drains, eraseTracesBody),
+		lately:      newScript("lately", allowOOM, latelyBody),
 		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
 		audit:       newScript("audit", allowOOM, auditBody),

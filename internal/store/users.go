@@ -43,25 +43,37 @@ func (s *Store) userCall(sc *script, p int) *call {
 }
 
 // LookUp reads users for fan-out and notes the time of their latest ping (at,
-// in the order of ids), one pipeline for all. A missing user is nil. Any
-// failure is an error of the whole call: a failed look-up is never read as
-// "unknown".
+// in the order of ids), one pipeline for all. A missing user is nil; one whose
+// record cannot be read is Damaged. Any other failure is an error of the whole
+// call: a failed look-up is never read as "unknown".
 func (s *Store) LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error) {
 	if len(ids) != len(at) {
 		return nil, fmt.Errorf("look up users: %d iDs with %d times", len(ids), len(at))
 	}
 	changes := s.recent.reading()
-	users, err := s.readUsers(ctx, s.scripts.userLook, ids, at)
-	if err == nil {
-		s.recent.keep(changes, users, time.Now())
+	raws, err := s.readRaw(ctx, s.scripts.userLook, ids, at)
+	if err != nil {
+		return nil, fmt.Errorf("read users: %w", err)
 	}
-	return users, err
+	users, damaged, err := s.decodeReadable(ctx, ids, raws)
+	if err != nil {
+		return nil, err
+	}
+	s.recent.keep(changes, users, time.Now())
+	if len(damaged) > 0 {
+		for i, id := range ids {
+			if users[i] == nil && raws[i] != "" {
+				users[i] = &event.User{ORCID: id, Damaged: true}
+			}
+		}
+	}
+	return users, nil
 }
 
 // Users reads users in the order of ids; a missing one is nil.
 func (s *Store) Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
 	if len(ids) == 0 || len(ids) > usersPerCall {
-		return s.readUsers(ctx, s.scripts.userRead, ids, nil)
+		return s.readUsers(ctx, ids)
 	}
 	raws, err := s.reads.Do(ctx, ids)
 	if err != nil {
@@ -96,8 +108,8 @@ func (s *Store) User(ctx context.Context, id orcid.ID) (*event.User, error) {
 	return list[0], nil
 }
 
-func (s *Store) readUsers(ctx context.Context, sc *script, ids []orcid.ID, at []time.Time) ([]*event.User, error) {
-	raws, err := s.readRaw(ctx, sc, ids, at)
+func (s *Store) readUsers(ctx context.Context, ids []orcid.ID) ([]*event.User, error) {
+	raws, err := s.readRaw(ctx, s.scripts.userRead, ids, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}

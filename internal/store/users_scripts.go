@@ -17,6 +17,7 @@ type userScripts struct {
 	userDue, userWork, userTotals, userHistory                   *script
 	suppress, suppressed, unsuppress                             *script
 	memberAdd, memberRemove, memberPage, memberSize, membersDrop *script
+	memberCounts                                                 *script
 }
 
 func newUserScripts() userScripts {
@@ -37,6 +38,7 @@ func newUserScripts() userScripts {
 		memberRemove: newScriptWith("member_remove", allowOOM, linearHashing, bucketsBegin+memberRemoveBody),
 		memberPage:   newScript("member_page", allowOOM, memberPageBody),
 		memberSize:   newScript("member_size", allowOOM, memberSizeBody),
+		memberCounts: newScript("member_counts", allowOOM, memberCountsBody),
 		membersDrop:  newScript("members_drop", allowOOM, membersDropBody),
 	}
 }
