@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -225,7 +227,7 @@ func (a *app) setAdmin() error {
 	srv, err := admin.New(admin.Options{
 		Service: a.service, Token: func() secret.Text { return a.config.Load().Admin.Token }, Gatherer: a.reg,
 		Health: func() error { return nil }, Ready: a.readiness, Reload: a.reload, Recover: a.recoverLoss,
-		LogLevel: a.o.Level, Logger: a.log, Panics: a.metrics.panicked, Version: a.o.Version,
+		LogLevel: a.o.Level, Logger: a.log, Panics: a.metrics.panicked, Version: a.o.Version, Hosts: hostsOf(a.config.Load().Listen.Admin),
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the admin listener: %w", err)
@@ -233,6 +235,15 @@ func (a *app) setAdmin() error {
 	a.admin = srv
 	a.stop.push("admin listener", srv.Shutdown)
 	return nil
+}
+
+// hostsOf is the name that an address to listen on has, if it has one.
+func hostsOf(address string) []string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return nil
+	}
+	return []string{strings.ToLower(host)}
 }
 
 func (a *app) setIntake() error {

@@ -1,6 +1,6 @@
 // Package admin is the operators' HTTP listener: the JSON API under /v1, which
-// is a face of package service and nothing else, health, readiness, metrics and
-// profiles. It promises that nothing under /v1 and /debug is answered without
+// is a face of package service and nothing else, the operator's page (package
+// page), health, readiness, metrics and profiles. It promises that nothing under /v1 and /debug is answered without
 // the token, and that no answer but the two made for it holds a secret.
 package admin
 
@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	operator "dispatchd/internal/admin/page"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
 )
@@ -48,6 +49,9 @@ type Options struct {
 	Panics func(component string)
 	// Version is shown by /healthz.
 	Version string
+	// Hosts are names under which the operator's page answers, besides those of
+	// this machine itself.
+	Hosts []string
 }
 
 // Readiness is what /readyz answers.
@@ -89,6 +93,7 @@ type Server struct {
 	refused rate.Sometimes // log lines about wrong tokens
 	cancel  context.CancelFunc
 	grace   time.Duration // shutdownGrace, but for tests
+	page    http.Handler  // the operator's
 }
 
 // New checks the options and builds the routes.
@@ -113,6 +118,11 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: o.Logger.With("component", "admin"), grace: shutdownGrace}
 	s.refused.Interval = 10 * time.Second
+	front, err := operator.New(operator.Options{Service: o.Service, Token: o.Token, Hosts: o.Hosts, Logger: o.Logger, Version: o.Version})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the operator's page: %w", err)
+	}
+	s.page = front.Handler()
 	s.handler = s.routes()
 	base, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel

@@ -98,7 +98,7 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 	if a := b.want(200, nil, "GET", "/metrics", "", none...); !strings.Contains(a.body, "dispatchd_test 42") {
 		t.Errorf("metrics: %s", a.body)
 	}
-	b.send("GET", "/", "", none...).problem(t, 404, "not_found")
+	b.send("GET", "/nothing", "", none...).problem(t, 404, "not_found")
 	if a := b.send("POST", "/metrics", "", none...); a.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("Allow: %q", a.Header.Get("Allow"))
 	} else {

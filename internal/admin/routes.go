@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	operator "dispatchd/internal/admin/page"
 )
 
 // routes joins every path to its handler. What needs the token is decided by
@@ -59,6 +61,8 @@ func (s *Server) routes() http.Handler {
 	handle("DELETE /v1/users/{iD}", s.eraseUser)
 	handle("GET /v1/erasures/{job}", s.erasure)
 	handle("DELETE /v1/suppressions/{iD}", s.unsuppress)
+	handle("GET /v1/parked", s.parked)
+	handle("DELETE /v1/parked", s.dropParked)
 
 	handle("GET /v1/organisations/{id}/attempts", s.attempts)
 	handle("GET /v1/organisations/{id}/dead-letters", s.deadLetters)
@@ -74,6 +78,10 @@ func (s *Server) routes() http.Handler {
 
 	origin := http.NewCrossOriginProtection()
 	return s.around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if operator.Serves(r.URL.Path) {
+			s.page.ServeHTTP(w, r)
+			return
+		}
 		if guarded(r.URL.Path) {
 			if err := origin.Check(r); err != nil {
 				s.answer(w, r, &failure{

@@ -72,15 +72,30 @@ func (s *Service) Organisations(ctx context.Context) ([]View, error) {
 	if err != nil {
 		return nil, err
 	}
+	ids := make([]string, len(all))
+	for i, o := range all {
+		ids[i] = o.ID
+	}
+	users, err := s.o.Store.MemberCounts(ctx, ids)
+	if err != nil {
+		return nil, Explain("count users", err)
+	}
 	views := make([]View, len(all))
 	for i, o := range all {
 		views[i] = view(o)
 		views[i].Channels = channels[i*len(event.Channels) : (i+1)*len(event.Channels)]
-		if views[i].Users, err = s.o.Store.MemberCount(ctx, o.ID); err != nil {
-			return nil, Explain("count users", err)
-		}
+		views[i].Users = users[i]
 	}
 	return views, nil
+}
+
+// Lately tells how the newest attempts of organisations went, in their order.
+func (s *Service) Lately(ctx context.Context, ids []string) ([]store.Ratio, error) {
+	list, err := s.o.Store.Lately(ctx, ids)
+	if err != nil {
+		return nil, Explain("look at the attempts", err)
+	}
+	return list, nil
 }
 
 // Secrets returns the secrets of an organisation in the clear; audited.
