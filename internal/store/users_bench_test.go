@@ -128,7 +128,7 @@ func TestIdleUsersStayWithinTheirMemory(t *testing.T) {
 // of the buckets; b.N does not matter.
 func BenchmarkUserMemory(b *testing.B) {
 	for _, personal := range []bool{false, true} {
-		for _, n := range []int{200_000, 300_000, 380_000} {
+		for _, n := range []int{200_000, 300_000, 380_000, 1_000_000} {
 			b.Run(fmt.Sprintf("personal=%v/users=%d", personal, n), func(b *testing.B) {
 				s := attached(b, redistest.Start(b).URL())
 				importUsers(b, s, sequence(b, 1), true, true)
