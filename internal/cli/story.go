@@ -256,6 +256,7 @@ func (s *session) showErasure(id string, e service.Erasure) {
 		{"slots", "delivery that waited", "deliveries that waited"},
 		{"dead_letters", "dead letter", "dead letters"},
 		{"attempts", "attempt in the logs", "attempts in the logs"},
+		{"summaries", "entry of a monthly summary", "entries of monthly summaries"},
 		{"checks", "note of catch-up", "notes of catch-up"},
 		{"damaged_records", "damaged record, so its registrations were not known", "damaged records"},
 	} {

@@ -22,7 +22,7 @@ func eraseWait(passes int) time.Duration {
 }
 
 // The names of a job's counts, in the order people see them.
-var erasedNames = []string{"affiliations", "registrations", "callbacks", "slots", "dead_letters", "attempts", "checks", "damaged_records"}
+var erasedNames = []string{"affiliations", "registrations", "callbacks", "slots", "dead_letters", "attempts", "summaries", "checks", "damaged_records"}
 
 // Erasure is what an erasure has removed so far, and what is left to wait for.
 type Erasure struct {
@@ -252,6 +252,13 @@ func (s *Service) eraseTraces(ctx context.Context, j *store.Job, id orcid.ID) er
 		return err
 	}
 	erased(j, "checks", len(watched))
+	for _, o := range orgs {
+		n, err := st.EraseFromMonths(ctx, o, id)
+		if err != nil {
+			return err
+		}
+		erased(j, "summaries", n)
+	}
 	parked, err := st.ErasePark(ctx, id)
 	if err != nil {
 		return err

@@ -92,7 +92,8 @@ func done(r *http.Request, _ string) []look.Notice {
 
 // act does what a button of an organisation's page says.
 func (p *Page) act(w http.ResponseWriter, r *http.Request) error {
-	ctx, id, word := r.Context(), r.PathValue("id"), ""
+	ctx, id := r.Context(), r.PathValue("id")
+	var word string
 	var err error
 	switch r.PathValue("action") {
 	case "pause":
@@ -104,6 +105,8 @@ func (p *Page) act(w http.ResponseWriter, r *http.Request) error {
 		_, err = p.o.Service.Replay(ctx, by(r), id, store.Selection{})
 	case "test":
 		return p.test(w, r)
+	case "link":
+		return p.link(w, r)
 	default:
 		p.sorry(w, r, http.StatusNotFound, "There is no such button.", "")
 		return nil
@@ -127,6 +130,20 @@ func (p *Page) test(w http.ResponseWriter, r *http.Request) error {
 		if a.Excerpt != "" {
 			n.Do = "It answered: " + a.Excerpt
 		}
+	}
+	return p.showOrganisation(w, r, http.StatusOK, []look.Notice{n})
+}
+
+// link makes a link that signs in to the organisation's own pages. It stands on
+// this answer only: it is as good as a password while it works.
+func (p *Page) link(w http.ResponseWriter, r *http.Request) error {
+	link, until, err := p.o.Service.OrgLink(r.Context(), by(r), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	n := look.Notice{
+		Kind: look.OK, Text: "This link signs in once, until " + until.UTC().Format("15:04") + " UTC. Hand it to the organisation's contact only.",
+		Link: &look.Link{Text: link, Href: link},
 	}
 	return p.showOrganisation(w, r, http.StatusOK, []look.Notice{n})
 }

@@ -25,6 +25,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
 
@@ -85,7 +86,10 @@ func setup(t testing.TB) *bundle {
 	b.must(err)
 	t.Cleanup(func() { b.store.Close() })
 	b.must(b.store.Attach(context.Background()))
+	signer, err := signed.New([]byte(strings.Repeat("m", 32)))
+	b.must(err)
 	b.svc, err = service.New(service.Options{
+		Signer: signer, WebURL: func() string { return "https://hub.example" },
 		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main"} },
 		Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) }, Probe: service.Probe{
 			Actors: func() service.ActorState {
@@ -396,6 +400,10 @@ func TestAnOperatorsDayInABrowser(t *testing.T) {
 	if text := p.Text("main"); !strings.Contains(text, "the receiver answered 500") || !strings.Contains(text, "<b>Oops</b>") {
 		t.Error(text)
 	}
+	if status := p.Press(`form[action$="/link"] button`); status != http.StatusOK || !strings.Contains(p.Text("main .notice a"), "https://hub.example/") {
+		t.Errorf("%d %s", status, p.Text("main"))
+	}
+	b.shoot(p, "link")
 	p.Press(`form[action$="/replay"] button`)
 	if text := p.Text("main"); !strings.Contains(text, "being tried again") {
 		t.Error(text)
