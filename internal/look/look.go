@@ -37,7 +37,10 @@ type Page struct {
 	// data-live is replaced in place, and without JavaScript the whole page. 0
 	// means never.
 	Refresh int
-	Footer  string
+	// Form says that somebody may be filling in a form: without JavaScript the
+	// page stays as it is then, whatever Refresh says.
+	Form   bool
+	Footer string
 	// Data is what the page's own template, "main", finds under .Data.
 	Data any
 }

@@ -82,6 +82,7 @@ const (
 type Email struct {
 	Enabled    bool
 	Address    string // empty means the technical contact
+	Pending    string // was entered and has not confirmed yet: nothing is sent to it
 	CC         bool   // with Address set: also to the technical contact
 	Mode       Mode
 	Monthly    bool

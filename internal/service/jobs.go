@@ -15,12 +15,13 @@ import (
 
 // The kinds of jobs.
 const (
-	jobApply  = "apply"  // an organisation's switches changed: cancel, register, unregister
-	jobRemove = "remove" // an organisation goes
-	jobReplay = "replay" // dead letters are tried again
-	jobNotice = "notice" // a technical contact is told by mail
-	jobLink   = "link"   // a sign-in link is mailed, if the address is a technical contact's
-	jobRetime = "retime" // waiting mail follows email.mode
+	jobApply   = "apply"   // an organisation's switches changed: cancel, register, unregister
+	jobRemove  = "remove"  // an organisation goes
+	jobReplay  = "replay"  // dead letters are tried again
+	jobNotice  = "notice"  // a technical contact is told by mail
+	jobConfirm = "confirm" // an address is asked whether it wants notifications
+	jobLink    = "link"    // a sign-in link is mailed, if the address is a technical contact's
+	jobRetime  = "retime"  // waiting mail follows email.mode
 )
 
 // The states of a job.
@@ -56,7 +57,7 @@ func (r *runner) init() { r.busy = map[string]bool{} }
 // except for mails and an erasure, which bother no organisation's others and may
 // have to wait for long.
 func lockOf(j store.Job) string {
-	if j.Kind == jobNotice || j.Kind == jobErase || j.Kind == jobLink {
+	if j.Kind == jobNotice || j.Kind == jobErase || j.Kind == jobLink || j.Kind == jobConfirm {
 		return j.ID
 	}
 	return j.Org
@@ -245,6 +246,8 @@ func (s *Service) stepJob(ctx context.Context, j *store.Job) (err error) {
 		return s.retimeJob(ctx, j)
 	case jobErase:
 		return s.eraseJob(ctx, j)
+	case jobConfirm:
+		return s.confirmJob(ctx, j)
 	case jobLink:
 		return s.linkJob(ctx, j)
 	case jobRearm, jobLook:

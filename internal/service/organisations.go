@@ -336,6 +336,7 @@ func (s *Service) validate(o *org.Organisation) error {
 	if err := o.Validate(); err != nil {
 		problems = invalid("", err).Problems
 	}
+	problems = append(problems, checkPending(o)...)
 	switch {
 	case o.Credential == "" && len(names) == 0:
 		// Without any credential nothing can be registered; the trial
@@ -396,6 +397,7 @@ func Changed(old, next *org.Organisation) []string {
 	e, f := old.Email, next.Email
 	add("email.enabled", e.Enabled == f.Enabled)
 	add("email.address", e.Address == f.Address)
+	add("email.pending", e.Pending == f.Pending)
 	add("email.cc", e.CC == f.CC)
 	add("email.mode", e.Mode == f.Mode)
 	add("email.monthly", e.Monthly == f.Monthly)

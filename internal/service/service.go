@@ -141,10 +141,11 @@ type Service struct {
 	// who left is cancelled, and must not be what who came back is owed.
 	leaving sync.RWMutex
 	// began is when a sync begins to read its list; another in tests.
-	began  func() time.Time
-	tested testedAt
-	swept  sweepMeter
-	jobs   runner
+	began   func() time.Time
+	tested  testedAt
+	counted counted
+	swept   sweepMeter
+	jobs    runner
 }
 
 // New checks the options.

@@ -112,6 +112,9 @@ func (in Settings) apply(o *org.Organisation) {
 	if e := in.Email; e != nil {
 		set(&o.Email.Enabled, e.Enabled)
 		set(&o.Email.Address, e.Address)
+		if e.Address != nil {
+			o.Email.Pending = "" // whoever sets one needs no other
+		}
 		set(&o.Email.CC, e.CC)
 		set(&o.Email.Mode, (*org.Mode)(e.Mode))
 		set(&o.Email.Monthly, e.Monthly)
@@ -166,6 +169,7 @@ type WebhookView struct {
 type EmailView struct {
 	Enabled    bool     `json:"enabled"`
 	Address    string   `json:"address"`
+	Pending    string   `json:"pending,omitempty"` // waits for its confirmation
 	CC         bool     `json:"cc"`
 	Mode       org.Mode `json:"mode"`
 	Monthly    bool     `json:"monthly"`
@@ -187,7 +191,7 @@ func view(o *org.Organisation) View {
 			APIKeySet: o.Webhook.APIKey.IsSet(), Payload: o.Webhook.Payload, Events: o.Webhook.Events,
 		},
 		Email: EmailView{
-			Enabled: o.Email.Enabled, Address: o.Email.Address, CC: o.Email.CC, Mode: o.Email.Mode,
+			Enabled: o.Email.Enabled, Address: o.Email.Address, Pending: o.Email.Pending, CC: o.Email.CC, Mode: o.Email.Mode,
 			Monthly: o.Email.Monthly, MaxPerHour: o.Email.MaxPerHour,
 		},
 		API: APIView{ClientID: o.API.ClientID, SecretSet: o.API.ClientSecret.IsSet()},

@@ -46,6 +46,7 @@ type storedWebhook struct {
 type storedEmail struct {
 	Enabled    bool     `json:"enabled"`
 	Address    string   `json:"address,omitempty"`
+	Pending    string   `json:"pending,omitempty"`
 	CC         bool     `json:"cc,omitempty"`
 	Mode       org.Mode `json:"mode,omitempty"`
 	Monthly    bool     `json:"monthly,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"dispatchd/internal/look"
 	"dispatchd/internal/secret"
@@ -48,7 +49,14 @@ const maxForm = 64 << 10
 // answer sends what a handler replies.
 func (p *Pages) answer(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && !isUpload(r) {
+		if isUpload(r) {
+			// A list may be long and its way slow. A writer that cannot be bounded
+			// is one of a test.
+			rc := http.NewResponseController(w)
+			_ = rc.SetReadDeadline(time.Now().Add(uploadTime))
+			_ = rc.SetWriteDeadline(time.Now().Add(uploadTime + time.Minute))
+			r.Body = http.MaxBytesReader(w, r.Body, maxUpload)
+		} else if r.Method == http.MethodPost {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 			if err := r.ParseForm(); err != nil {
 				p.sorry(w, r, &apology{http.StatusBadRequest, "The form could not be read", "Go back and try again."})
@@ -75,7 +83,7 @@ func (p *Pages) answer(h handler) http.HandlerFunc {
 }
 
 func isUpload(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
+	return r.Method == http.MethodPost && r.URL.Path == "/users/upload"
 }
 
 // show sends a page.
@@ -114,7 +122,7 @@ func (p *Pages) apologise(r *http.Request, err error) *apology {
 			return &apology{http.StatusTooManyRequests, what, e.Do}
 		case service.CodeInvalid:
 			for _, problem := range e.Problems {
-				e.Do += " " + strings.ToUpper(problem.Why[:1]) + problem.Why[1:] + "."
+				e.Do += " " + sentence(problem.Why)
 			}
 			return &apology{http.StatusBadRequest, what, strings.TrimSpace(e.Do)}
 		case service.CodeReadOnly, service.CodeConflict:

@@ -119,14 +119,15 @@ func (r *receiver) Test(context.Context, *org.Organisation) service.TestAnswer {
 // world is the pages over a real service and a real Redis.
 type world struct {
 	*testing.T
-	url   string
-	svc   *service.Service
-	store *store.Store
-	mail  *outbox
-	recv  *receiver
-	log   *lockedBuffer
-	actor service.ActorState
-	ahead atomic.Int64 // how far the clock is ahead, ns
+	url     string
+	svc     *service.Service
+	store   *store.Store
+	mail    *outbox
+	recv    *receiver
+	log     *lockedBuffer
+	actor   service.ActorState
+	entries atomic.Int64
+	ahead   atomic.Int64 // how far the clock is ahead, ns
 }
 
 type lockedBuffer struct {

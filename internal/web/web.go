@@ -62,7 +62,7 @@ func New(o Options) (*Pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pages: %w", err)
 	}
-	parsed, err := look.Parse(sub, template.FuncMap{})
+	parsed, err := look.Parse(sub, template.FuncMap{"ms": milliseconds, "sentence": sentence, "answered": answered})
 	if err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -84,7 +84,23 @@ func (p *Pages) Handler() http.Handler {
 	open("POST /sign-out", p.signOut)
 	open("GET /choose", p.choosePage)
 	open("POST /choose", p.choose)
+	open("GET /confirm/{token}", p.confirmPage)
+	open("POST /confirm/{token}", p.confirm)
 	mine("GET /settings/webhook", p.settingsPage)
+	mine("POST /settings/webhook", p.save)
+	mine("POST /settings/webhook/test", p.test)
+	mine("POST /settings/webhook/ask-again", p.askAgain)
+	mine("GET /settings/secret", p.secretPage)
+	mine("POST /settings/secret", p.rotate)
+	mine("GET /state", p.statePage)
+	mine("POST /state/pause", p.pause)
+	mine("POST /state/resume", p.resume)
+	mine("POST /state/replay", p.replay)
+	mine("GET /users", p.usersPage)
+	mine("POST /users", p.addUser)
+	mine("POST /users/upload", p.upload)
+	mine("GET /users/{orcid}/remove", p.removePage)
+	mine("POST /users/{orcid}/remove", p.removeUser)
 
 	open("/", func(*http.Request) (reply, error) { return reply{}, errNoPage })
 
