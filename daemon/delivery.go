@@ -12,6 +12,7 @@ import (
 	"dispatchd/internal/deliver/email"
 	"dispatchd/internal/deliver/webhook"
 	"dispatchd/internal/event"
+	"dispatchd/internal/org"
 	"dispatchd/internal/safedial"
 )
 
@@ -107,7 +108,7 @@ func (a *app) newChannels(c *config.Config) (channels, error) {
 	m, err := email.New(email.Options{
 		Host: c.SMTP.Host, Port: c.SMTP.Port, Username: c.SMTP.Username, Password: c.SMTP.Password, TLS: c.SMTP.TLS,
 		From: c.SMTP.From, Timeout: emailTimeout, UserAgent: a.userAgent(), SiteURL: c.ORCID.SiteURL, Now: a.store.Now,
-		WebURL: c.WebURL,
+		WebURL: c.WebURL, Unsubscribe: func(o *org.Organisation) string { return a.service.UnsubscribeLink(o) },
 	})
 	if err != nil {
 		w.Close()

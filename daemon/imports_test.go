@@ -36,6 +36,7 @@ var below = map[string][]string{
 	"internal/intake/spool":    {},
 	"internal/store":           {},
 	"internal/fanout":          {"internal/register", "internal/store"},
+	"internal/unsubscribe":     {"internal/look", "internal/service"},
 	"internal/monthly":         {"internal/store"},
 	"internal/liveness":        {"internal/register"},
 	"internal/guest":           {"internal/register"},

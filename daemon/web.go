@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"dispatchd/internal/hubapi"
+	"dispatchd/internal/unsubscribe"
 	"dispatchd/internal/web"
 )
 
@@ -31,9 +32,7 @@ const (
 )
 
 // webMux joins the faces that share [listen].web. Each has its own paths and
-// its own way to know who asks; a new one is one line here:
-//
-//	mux.Handle("/u/", mails.Handler())    // links in mails that act without signing in
+// its own way to know who asks; a new one is one line here.
 func (a *app) webMux() (http.Handler, error) {
 	mux := http.NewServeMux()
 	pages, err := web.New(web.Options{
@@ -44,6 +43,11 @@ func (a *app) webMux() (http.Handler, error) {
 		return nil, err
 	}
 	mux.Handle("/", pages.Handler())
+	leave, err := unsubscribe.New(unsubscribe.Options{Service: a.service, Logger: a.log, Version: a.o.Version})
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/u/", leave.Handler())
 	hub, err := hubapi.New(hubapi.Options{Service: a.service, Logger: a.log, Panics: a.metrics.panicked, Location: a.callbackLocation})
 	if err != nil {
 		return nil, err
