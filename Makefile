@@ -50,9 +50,9 @@ generate: ## write generated files anew (config.toml)
 check-generated: generate ## fail when a generated file was not committed
 	git diff --exit-code
 
-# What the tests start, by the name of its Debian package, which is the program's too.
+# What the tests start, by the name of its Debian package, which is the program's too (but for php, of php-cli).
 # (policy-rc.d keeps apt from starting the services.)
-NEEDED := redis-server chromium curl openssl python3
+NEEDED := redis-server chromium curl openssl python3 php
 # Linux also tests what runs it there: units, alert rules, proxies.
 ifeq ($(shell uname -s),Linux)
 NEEDED += systemd prometheus nginx caddy
@@ -61,8 +61,9 @@ endif
 sweep: deps ## register 5,000 users with 20 kills of the daemon in between, counted by an independent ORCID (about 5 minutes)
 	go test ./internal/chaos -run TestSweep -chaos.sweep=5000 -count=1 -timeout 15m -v
 
-deps: ## install what the tests need: redis-server, chromium, python3, on Linux also systemd, prometheus, nginx, caddy
+deps: ## install what the tests need: redis-server, chromium, python3, php, on Linux also systemd, prometheus, nginx, caddy
 	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	missing="$${missing/ php/ php-cli}"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "make:$$missing missing; installing with apt-get"; \

@@ -58,6 +58,7 @@ var below = map[string][]string{
 	"internal/redistest":       {},
 	"internal/orcidtest":       {},
 	"docs":                     {},
+	"docs/examples/receive":    {},
 }
 
 func TestImportsGoDownOnly(t *testing.T) {

@@ -37,13 +37,16 @@ func commands(script string) ([][]string, error) {
 			}
 			i++
 		case '\'', '"':
-			j := strings.IndexByte(script[i+1:], c)
-			if j < 0 {
+			begun = true
+			for i++; i < len(script) && script[i] != c; i++ {
+				if c == '"' && script[i] == '\\' && i+1 < len(script) {
+					i++
+				}
+				word.WriteByte(script[i])
+			}
+			if i == len(script) {
 				return nil, errors.New("a quote is not closed")
 			}
-			word.WriteString(script[i+1 : i+1+j])
-			begun = true
-			i += j + 1
 		case '#':
 			if begun {
 				word.WriteByte(c)

@@ -50,6 +50,7 @@ type world struct {
 	running   []*process
 	printed   string // by the last block that ran to its end
 	addresses map[string]string
+	recv      *receiver.Receiver
 }
 
 type process struct {
@@ -68,7 +69,10 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.end)
 	w.set("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	w.set("HOME", w.dir)
-	for _, name := range []string{"CALLBACK", "WEB", "ADMIN"} {
+	if here, err := os.Getwd(); err == nil {
+		w.set("DOCS", here)
+	}
+	for _, name := range []string{"CALLBACK", "WEB", "ADMIN", "SPARE"} {
 		w.addresses[name] = freeAddress(t)
 		w.set(name+"_ADDR", w.addresses[name])
 		w.set(name+"_URL", "http://"+w.addresses[name])
@@ -78,6 +82,7 @@ func newWorld(t *testing.T) *world {
 	r, err := receiver.Start(receiver.Options{})
 	w.must(err)
 	t.Cleanup(r.Close)
+	w.recv = r
 	w.set("RECEIVER_URL", r.URL())
 	return w
 }
