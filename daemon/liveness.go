@@ -50,10 +50,20 @@ func (a *app) setLiveness() error {
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Every:       func() time.Duration { return a.config.Load().ORCID.CatchUp },
 		Guard:       func() error { return a.store.Guard().Err() },
-		Gaps:        a.gaps, Wake: a.wakeFanout, Now: a.store.Now, Logger: a.log, Panics: a.metrics.panicked, Registerer: a.reg,
+		Gaps:        a.gaps, Backlog: a.oldestPing, Wake: a.wakeFanout, Now: a.store.Now, Logger: a.log, Panics: a.metrics.panicked, Registerer: a.reg,
 		Tick: a.o.lookEvery,
 	})
 	return err
+}
+
+// oldestPing is when the oldest ping was accepted that waits in the spool or in the
+// intake log.
+func (a *app) oldestPing(ctx context.Context) (time.Time, error) {
+	oldest, err := a.store.OldestPing(ctx)
+	if st := a.spool.Stats(); st.Waiting > 0 && (oldest.IsZero() || st.Oldest.Before(oldest)) {
+		oldest = st.Oldest
+	}
+	return oldest, err
 }
 
 // anybodyEnabled reports whether any organisation is to be told of anything.

@@ -110,12 +110,18 @@ func (w *Watcher) catchUp(ctx context.Context, credential string) error {
 	if err != nil || r == nil {
 		return err
 	}
+	if behind, err := w.behind(ctx); err != nil || behind {
+		return err
+	}
 	if r.Calls == 0 && r.At.IsZero() && r.Org == "" {
 		if err := w.plan(ctx, credential, r); err != nil {
 			return err
 		}
 	}
 	for done := false; !done; {
+		if behind, err := w.behind(ctx); err != nil || behind {
+			return err // the round goes on from here
+		}
 		before := r.Org + "/" + r.Cursor + r.At.String()
 		if r.Slices {
 			done, err = w.stepSlice(ctx, credential, r)

@@ -11,6 +11,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/sim"
+	"dispatchd/internal/store"
 )
 
 func TestChangesWithoutPingAreFoundOnce(t *testing.T) {
@@ -372,4 +373,45 @@ func TestABrokenRecordStopsNobody(t *testing.T) {
 	w.sim.ClearFault(id)
 	w.must(w.watch.catchUp(t.Context(), "main"))
 	w.wantTold("when ORCID works again")
+}
+
+// TestPingsThatWaitToBeFannedOutAreNotMissed: fan-out is hours behind; nobody is
+// told twice, nor held to be silent, and who really is silent is told after it.
+func TestPingsThatWaitToBeFannedOutAreNotMissed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 30)
+	since := w.sim.Now()
+	pinged, silent := w.users[:5], w.users[5:8]
+	w.change(pinged...)
+	w.change(silent...)
+	var waiting []event.Ping
+	for _, id := range pinged {
+		waiting = append(waiting, event.Ping{Credential: "main", ORCID: id, AcceptedAt: w.sim.Now()})
+	}
+	w.must(w.store.Append(t.Context(), waiting))
+	w.must(w.watch.o.Store.AddChecks(t.Context(), []event.Check{{Kind: event.CheckBaseline, ORCID: pinged[0], Credential: "main", At: w.sim.Now()}}))
+	w.sim.Advance(2 * time.Hour)
+	w.lookBack(since)
+	w.must(w.watch.runChecks(t.Context()))
+	if p, err := w.watch.load(t.Context(), "main"); err != nil || p.Round == nil {
+		t.Fatalf("the round does not wait: %+v, %v", p, err)
+	}
+	// Fan-out gets on at last.
+	for lane := range store.Lanes {
+		entries, err := w.store.ReadLog(t.Context(), lane, "", 10)
+		w.must(err)
+		for _, e := range entries {
+			for _, it := range e.Items {
+				if it.Kind != store.KindPing {
+					t.Fatalf("%s was told of although pings waited", it.ORCID)
+				}
+				_, err := w.store.LookUp(t.Context(), []orcid.ID{it.ORCID}, []time.Time{it.At})
+				w.must(err)
+			}
+			w.must(w.store.RemoveEntries(t.Context(), lane, []store.Processed{{ID: e.ID, Pings: len(e.Items), Told: len(e.Items)}}))
+		}
+	}
+	w.must(w.watch.catchUp(t.Context(), "main"))
+	w.must(w.watch.runChecks(t.Context()))
+	w.wantTold("when fan-out has caught up", silent...)
 }

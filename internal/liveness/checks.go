@@ -38,6 +38,9 @@ func (w *Watcher) Registered(ctx context.Context, u *event.User) error {
 // runChecks makes the checks that are due.
 func (w *Watcher) runChecks(ctx context.Context) error {
 	for {
+		if behind, err := w.behind(ctx); err != nil || behind {
+			return err
+		}
 		due, err := w.o.Store.DueChecks(ctx, w.o.Now(), checksAtOnce)
 		if err != nil {
 			return err

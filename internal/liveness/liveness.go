@@ -73,6 +73,9 @@ type Options struct {
 	Guard func() error
 	// Gaps knows when pings may have been missed.
 	Gaps *Gaps
+	// Backlog returns when the oldest ping was accepted that is not fanned out yet,
+	// wherever it waits; zero: none does.
+	Backlog func(ctx context.Context) (time.Time, error)
 	// Wake says that the intake log has news; it must not block.
 	Wake   func()
 	Now    func() time.Time // the time that everything stored is measured by
@@ -100,6 +103,8 @@ type Watcher struct {
 
 	count Count
 
+	waits atomic.Bool // for the backlog of pings
+
 	changed   atomic.Bool // a registration, since the last count
 	counted   time.Time   // of the real clock; the counting one's own, like the next
 	countTook time.Duration
@@ -117,7 +122,7 @@ type trial struct {
 // New checks the options.
 func New(o Options) (*Watcher, error) {
 	if o.Store == nil || o.Directory == nil || o.ORCID == nil || o.Credentials == nil || o.Every == nil || o.Guard == nil ||
-		o.Gaps == nil || o.Wake == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
+		o.Gaps == nil || o.Backlog == nil || o.Wake == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
 		return nil, errors.New("liveness: every option but Tick and Registerer must be set")
 	}
 	if o.Tick <= 0 {
@@ -166,6 +171,24 @@ func (w *Watcher) look(ctx context.Context, start func(func())) {
 	}
 	w.try(ctx, "checks", start, w.runChecks)
 	w.try(ctx, "counting", start, w.census)
+}
+
+// maxBacklog is how long ago a ping that waits to be fanned out may have come: who
+// was pinged is known only after that, and a change counts as silent from 15 min on.
+const maxBacklog = 5 * time.Minute
+
+// behind reports whether pings wait that may tell of changes which would else be
+// taken for silent ones: then nobody is judged.
+func (w *Watcher) behind(ctx context.Context) (bool, error) {
+	oldest, err := w.o.Backlog(ctx)
+	if err != nil {
+		return false, fmt.Errorf("see which pings wait: %w", err)
+	}
+	is := !oldest.IsZero() && oldest.Before(w.o.Now().Add(-maxBacklog))
+	if was := w.waits.Swap(is); is && !was {
+		w.log.Info("catch-up waits for pings that are still to be fanned out", "oldest", oldest)
+	}
+	return is, nil
 }
 
 // The pauses after failures.

@@ -129,7 +129,7 @@ func (w *world) restart() {
 	var err error
 	w.watch, err = New(Options{
 		Store: w.store, Directory: w.dir, ORCID: w.orcid, Credentials: func() []string { return []string{"main"} },
-		Every: func() time.Duration { return w.every }, Guard: func() error { return nil }, Gaps: w.gaps.Gaps, Wake: func() {},
+		Every: func() time.Duration { return w.every }, Guard: func() error { return nil }, Gaps: w.gaps.Gaps, Backlog: w.backlog, Wake: func() {},
 		Now: w.sim.Now, Logger: slog.New(slog.DiscardHandler), Panics: func(c string) { w.t.Errorf("%s panicked", c) },
 	})
 	w.must(err)
@@ -187,6 +187,8 @@ func (w *world) ping(ids ...orcid.ID) {
 	_, err := w.store.LookUp(w.t.Context(), ids, at)
 	w.must(err)
 }
+
+func (w *world) backlog(ctx context.Context) (time.Time, error) { return w.store.OldestPing(ctx) }
 
 // lookBack makes one round over what changed since then.
 func (w *world) lookBack(since time.Time) {

@@ -287,6 +287,29 @@ func (s *Store) TrimApplied(ctx context.Context, lane int, before time.Time) err
 	return s.classify(ctx, "trim what was applied", err)
 }
 
+// lookAtMost bounds how many entries of a lane OldestPing looks into.
+const lookAtMost = 200
+
+// OldestPing returns when the oldest ping of the intake log was accepted, zero
+// when there is none. A ping from the spool is older than its entry, so the first
+// entries are looked into; behind very many, the age of an entry must do.
+func (s *Store) OldestPing(ctx context.Context) (oldest time.Time, err error) {
+	for lane := range Lanes {
+		entries, err := s.ReadLog(ctx, lane, "", lookAtMost)
+		if err != nil {
+			return time.Time{}, err
+		}
+		for _, e := range entries {
+			for _, it := range e.Items {
+				if it.Kind == KindPing && (oldest.IsZero() || it.At.Before(oldest)) {
+					oldest = it.At
+				}
+			}
+		}
+	}
+	return oldest, nil
+}
+
 // LogLength returns how many entries the intake log has over all lanes.
 func (s *Store) LogLength(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
