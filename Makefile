@@ -1,13 +1,26 @@
 # make alone prints help: every target with ## behind it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench chaos restarts demo test lint vet generate check-generated deps clean
+.PHONY: help build bench chaos restarts demo test lint vet generate check-generated deps clean stage deb test-deb sbom release reproducible install vuln fuzz
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/.tools
 LINT := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+# Newer versions need modules that not every mirror has.
+NFPM_VERSION := v2.45.2
+NFPM := $(TOOLS)/nfpm-$(NFPM_VERSION)
+CYCLONEDX_VERSION := v1.9.0
+CYCLONEDX := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)
+GOVULN_VERSION := v1.1.4
+GOVULN := $(TOOLS)/govulncheck-$(GOVULN_VERSION)
+
+# A Debian version begins with a digit: v1.2.3 is 1.2.3, a commit without a tag is 0.0.0+git20261126.abc1234.
+DEB_VERSION ?= $(shell echo '$(VERSION)' | sed -E 's/^v([0-9])/\1/; /^[0-9]+\./!s/^/0.0.0+git$(shell git log -1 --format=%cd --date=format:%Y%m%d 2>/dev/null)./; s/-/./g')
+ARCH ?= $(shell go env GOARCH)
+PREFIX ?= /usr/local
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -30,6 +43,60 @@ chaos: deps ## kill real processes, 200 faults (under 10 minutes); ROUNDS=, SEED
 
 restarts: deps ## restart the daemon 50 times under 1,000 pings a second
 	go test ./internal/chaos -run TestRestartUnderLoad -chaos.restarts=50 -count=1 -timeout 15m -v
+
+stage: build
+	@mkdir -p dist/stage
+	sed 's,^#data_dir = ,data_dir = ,' config.toml > dist/stage/config.toml
+	gzip -9n < daemon/dist/man/dispatchd.8 > dist/stage/dispatchd.8.gz
+	gzip -9n < daemon/dist/man/dispatchd.toml.5 > dist/stage/dispatchd.toml.5.gz
+	gzip -9n < CHANGELOG.md > dist/stage/changelog.gz
+
+deb: stage $(NFPM) ## build dist/dispatchd_VERSION_ARCH.deb
+	VERSION='$(DEB_VERSION)' ARCH=$(ARCH) $(NFPM) package -f daemon/dist/nfpm.yaml -p deb -t dist/
+
+test-deb: deb ## install, start, upgrade, remove and purge the package in a fresh Debian 12 (needs root, debootstrap and Debian's mirror)
+	daemon/dist/test-deb.sh
+
+sbom: build $(CYCLONEDX) ## write dist/dispatchd.cdx.json, what the program is made of (CycloneDX)
+	@mkdir -p dist
+	$(CYCLONEDX) bin -json -output dist/dispatchd.cdx.json -version '$(VERSION)' bin/dispatchd
+
+release: deb sbom ## everything of a release in dist/, with checksums
+	cp bin/dispatchd dist/dispatchd_linux_$(ARCH)
+	cd dist && sha256sum dispatchd_* dispatchd.cdx.json > SHA256SUMS && cat SHA256SUMS
+
+reproducible: ## build twice, in two places and with two caches, and compare
+	daemon/dist/test-reproducible.sh '$(VERSION)'
+
+install: stage ## install program, man pages, completions and units; DESTDIR= and PREFIX= (/usr/local)
+	install -Dm755 bin/dispatchd $(DESTDIR)$(PREFIX)/bin/dispatchd
+	install -Dm644 dist/stage/dispatchd.8.gz $(DESTDIR)$(PREFIX)/share/man/man8/dispatchd.8.gz
+	install -Dm644 dist/stage/dispatchd.toml.5.gz $(DESTDIR)$(PREFIX)/share/man/man5/dispatchd.toml.5.gz
+	install -Dm644 daemon/dist/completion/dispatchd.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dispatchd
+	install -Dm644 daemon/dist/completion/_dispatchd $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dispatchd
+	install -Dm644 daemon/dist/completion/dispatchd.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dispatchd.fish
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/dispatchd daemon/dist/alerts.yml daemon/dist/dashboard.json dist/stage/config.toml
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/dispatchd README.md docs/*.md
+	install -Dm644 daemon/dist/dispatchd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.socket
+	sed 's,/usr/bin/dispatchd,$(PREFIX)/bin/dispatchd,' daemon/dist/dispatchd.service > dist/stage/dispatchd.service
+	install -Dm644 dist/stage/dispatchd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.service
+
+$(NFPM) $(CYCLONEDX) $(GOVULN):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install $(MODULE)
+	@mv $(TOOLS)/$(notdir $(firstword $(subst @, ,$(MODULE)))) $@
+$(NFPM): MODULE = github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+$(CYCLONEDX): MODULE = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
+$(GOVULN): MODULE = golang.org/x/vuln/cmd/govulncheck@$(GOVULN_VERSION)
+
+vuln: $(GOVULN) ## look for known vulnerabilities (needs vuln.go.dev)
+	$(GOVULN) ./...
+
+fuzz: ## fuzz every target for FUZZTIME (10s)
+	@set -e; grep -rlE '^func Fuzz' --include=*_test.go . | while read -r f; do \
+	  for t in $$(grep -oE '^func Fuzz[A-Za-z0-9_]*' $$f | cut -d' ' -f2); do \
+	    echo "$$(dirname $$f) $$t"; go test $$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime $(or $(FUZZTIME),10s); \
+	  done; done
 
 vet: ## go vet, and that go.mod is tidy
 	go vet ./...
@@ -80,4 +147,4 @@ deps: ## install what the tests need: redis-server, chromium, python3, php, on L
 	fi
 
 clean: ## remove what was built
-	rm -rf bin .tools
+	rm -rf bin dist .tools

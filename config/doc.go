@@ -10,4 +10,4 @@
 // are the one source of key names and of the annotated example.
 package config
 
-//go:generate go run ./gen -o ../config.toml
+//go:generate go run ./gen -o ../config.toml -man ../daemon/dist/man/dispatchd.toml.5

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -55,6 +56,7 @@ type app struct {
 	sender    atomic.Pointer[webhook.Sender]
 	mail      atomic.Pointer[email.Sender] // nil without a mail server
 	embedded  *embeddedRedis
+	stateDir  string // spool and marks: data_dir, but in a trial one that goes with it
 	store     *store.Store
 	spool     *spool.Spool
 	intake    *intake.Server
@@ -101,6 +103,9 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 		}
 	}()
 	c := o.Config
+	if err := a.setStateDir(c); err != nil {
+		return nil, err
+	}
 	if err := a.setKeys(c); err != nil {
 		return nil, err
 	}
@@ -153,6 +158,22 @@ func newApp(ctx context.Context, o options) (_ *app, err error) {
 	return a, nil
 }
 
+// setStateDir keeps what belongs to an embedded Redis out of data_dir: the next
+// start would take its own empty Redis, or the real one, for one that forgot.
+func (a *app) setStateDir(c *config.Config) error {
+	if !c.Embedded() {
+		a.stateDir = c.DataDir
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "dispatchd-trial-")
+	if err != nil {
+		return fmt.Errorf("make a directory for the trial: %w", err)
+	}
+	a.stateDir = dir
+	a.stop.push("directory of the trial", func(context.Context) error { return os.RemoveAll(dir) })
+	return nil
+}
+
 func (a *app) setKeys(c *config.Config) error {
 	keys, err := callback.NewKeys(c.CallbackKeys)
 	if err != nil {
@@ -179,7 +200,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 	st, err := store.New(store.Options{
 		URL: redisURL, Addresses: c.Redis.Addresses, MasterName: c.Redis.MasterName, Cluster: c.Redis.Cluster,
 		Username: c.Redis.Username, Password: c.Redis.Password, CAFile: c.Redis.CAFile, Prefix: c.Redis.Prefix,
-		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: c.DataDir,
+		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: a.stateDir,
 		DeadLetters: c.Delivery.DeadLetters, AttemptLog: c.Delivery.AttemptLog,
 		OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
 	})
@@ -188,7 +209,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 	}
 	a.store = st
 	a.stop.push("redis", func(context.Context) error { return st.Close() })
-	sp, err := spool.Open(filepath.Join(c.DataDir, "spool.db"), spool.Options{Logger: a.log, Registerer: a.reg})
+	sp, err := spool.Open(filepath.Join(a.stateDir, "spool.db"), spool.Options{Logger: a.log, Registerer: a.reg})
 	if err != nil {
 		return fmt.Errorf("open the spool: %w", err)
 	}

@@ -22,6 +22,7 @@ var below = map[string][]string{
 	"actors":                   {"internal/register"},
 	"config":                   {},
 	"config/gen":               {"config"},
+	"internal/cli/gen":         {"internal/cli"},
 	"internal/event":           {},
 	"internal/orcid":           {},
 	"internal/org":             {},

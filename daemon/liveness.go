@@ -30,7 +30,7 @@ const soonExpired = 14 * 24 * time.Hour
 func (a *app) setLiveness() error {
 	var err error
 	a.gaps, err = liveness.OpenGaps(liveness.GapOptions{
-		Path: filepath.Join(a.o.Config.DataDir, gapsFile), Write: store.WriteFile,
+		Path: filepath.Join(a.stateDir, gapsFile), Write: store.WriteFile,
 		Taking:   func() bool { return a.intake.State().Mode != intake.Refusing },
 		Expected: a.anybodyEnabled,
 		Now:      a.store.Now, Logger: a.log, Registerer: a.reg,

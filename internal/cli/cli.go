@@ -5,6 +5,8 @@
 // process itself.
 package cli
 
+//go:generate go run ./gen -o ../../daemon/dist
+
 import (
 	"context"
 	"errors"

@@ -150,10 +150,7 @@ func (o *Options) universal() (*redis.UniversalOptions, error) {
 			return nil, errors.New("redis.url is not a redis://, rediss:// or unix:// URL") // its own text may hold the password
 		}
 		if len(uo.Addrs) == 0 {
-			uo.Addrs = []string{single.Addr}
-			if single.Network == "unix" {
-				uo.Addrs = []string{"unix://" + single.Addr}
-			}
+			uo.Addrs = []string{single.Addr} // a path is a unix socket's
 		}
 		uo.DB, uo.TLSConfig, uo.Username, uo.Password = single.DB, single.TLSConfig, single.Username, single.Password
 	}

@@ -1,0 +1,22 @@
+# dispatchd in an image with nothing but the program and certificates:
+#   docker build -t dispatchd .
+FROM golang:1.26-bookworm AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=devel
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=${VERSION}" -o /dispatchd ./daemon \
+ && install -d -m 0700 -o 65532 -g 65532 /data
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /usr/share/zoneinfo /usr/share/zoneinfo
+COPY --from=build /dispatchd /dispatchd
+COPY --from=build --chown=65532:65532 /data /var/lib/dispatchd
+USER 65532:65532
+ENV STATE_DIRECTORY=/var/lib/dispatchd
+VOLUME /var/lib/dispatchd
+EXPOSE 8080 8081 9480
+ENTRYPOINT ["/dispatchd"]
+CMD ["serve", "--config", "/etc/dispatchd/config.toml"]
