@@ -3,6 +3,8 @@
 // out.
 package main
 
+//go:generate go run ./dist/licences -o ../docs/dependencies.md
+
 import (
 	"os"
 )
