@@ -15,7 +15,7 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 	promised := map[string]string{
 		"pings_received_total": "result", "ping_duration_seconds": "", "intake_log_entries": "", "spool_pings": "", "slots_pending": "",
 		"slot_oldest_age_seconds": "", "delivery_attempts_total": "channel result", "delivery_duration_seconds": "channel",
-		"delivery_latency_seconds": "", "dead_letters": "", "channels_held": "reason", "registrations": "state",
+		"delivery_latency_seconds": "", "dead_letters": "", "channels_held": "reason", "registrations": "kind state",
 		"orcid_requests_total": "operation status", "orcid_permit_wait_seconds": "", "redis_duration_seconds": "call result",
 		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion version",
 	}
