@@ -13,6 +13,7 @@ const (
 	readyLimit    = 4096
 	maxReadyLimit = 1 << 20
 	feedEvery     = 20 * time.Millisecond // between scans for users while there are more
+	idleFeeds     = 4                     // polls for deliveries to one for users, when there are none
 	minLookAhead  = 64
 	lookAhead     = 3 // seconds of the rate
 	scanBackoff   = 250 * time.Millisecond
@@ -253,5 +254,11 @@ func (r *recovery) usersFound(m usersFound) {
 		r.armFeed(feedEvery)
 		return
 	}
-	r.armFeed(r.sys.tuning.pollEvery)
+	// Who has work is hinted at once; this finds what came due, and what a lost
+	// hint left, and nobody waits for a request to ORCID as for a delivery.
+	after := idleFeeds * r.sys.tuning.pollEvery
+	if !m.next.IsZero() {
+		after = min(after, max(m.next.Sub(r.sys.now()), r.sys.tuning.pollEvery))
+	}
+	r.armFeed(after)
 }

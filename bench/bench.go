@@ -30,7 +30,7 @@ type sizes struct {
 func fullSizes() sizes {
 	return sizes{
 		rounds: 3, users: 100_000, orgs: 100, many: 1_000_000, manyOrgs: 5000, isolated: 500,
-		burst: 2500 * time.Millisecond, steady: 4 * time.Second, tasks: 8000, sweep: 3 * time.Second, slow: 5000,
+		burst: 2 * time.Second, steady: 3 * time.Second, tasks: 8000, sweep: 3 * time.Second, slow: 5000,
 	}
 }
 
@@ -56,6 +56,7 @@ type bench struct {
 	receiverAddr, bareAddr                    string
 	usual                                     *rig // the usual workload, kept for several measurements
 	cursor                                    int  // the next researcher of usual
+	idle                                      *idling
 }
 
 // later has f run when the bench ends; the last first.
@@ -137,11 +138,13 @@ func (b *bench) measurements() []measurement {
 		{"intake", b.measureIntake},
 		{"deliveries", b.measureDeliveries},
 		{"latency", b.measureLatency},
+		{"curve", b.measureCurve},
 		{"slow", b.measureSlow},
 		{"isolation", b.measureIsolation},
 		{"sweep", b.measureSweep},
 		{"memory", b.measureMemory},
 		{"million", b.measureMillion},
+		{"idle", b.measureIdle},
 		{"growth", b.measureGrowth},
 	}
 }

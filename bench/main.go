@@ -38,7 +38,7 @@ func run(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	role := fs.String("role", "", "be a child process of the bench")
 	quick := fs.Bool("quick", false, "small sizes and one round: shows that it runs, measures nothing")
-	only := fs.String("only", "", "measure only these, comma-separated (intake,deliveries,latency,slow,isolation,sweep,memory,million,growth)")
+	only := fs.String("only", "", "measure only these, comma-separated (intake,deliveries,latency,curve,slow,isolation,sweep,memory,million,idle,growth)")
 	write := fs.Bool("write", false, "write bench/REPORT.md and bench/report.json")
 	limit := fs.Duration("limit", 8*time.Minute, "give up after that time, and report what was measured")
 	keep := fs.String("dir", "", "keep what the processes write in this directory")
@@ -89,7 +89,7 @@ func run(args []string, out io.Writer) error {
 	if !*write {
 		return nil
 	}
-	return b.report.write(filepath.Join(root, "bench"))
+	return b.report.write(filepath.Join(root, "bench"), filepath.Join(root, "docs", "latency.svg"))
 }
 
 func (b *bench) knows(name string) bool {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,13 +27,6 @@ func (r *rig) do(ctx context.Context, method, path, contentType string, body io.
 		req.Header.Set("Content-Type", contentType)
 	}
 	if strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/debug/") {
-		if r.token == "" {
-			raw, err := os.ReadFile(filepath.Join(r.dir, "data", "admin.token"))
-			if err != nil {
-				return fmt.Errorf("read the admin token: %w", err)
-			}
-			r.token = strings.TrimSpace(string(raw))
-		}
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	res, err := r.http.Do(req)
@@ -60,6 +55,16 @@ func (r *rig) do(ctx context.Context, method, path, contentType string, body io.
 	}
 }
 
+// readToken reads the admin token that the daemon made.
+func (r *rig) readToken() error {
+	raw, err := os.ReadFile(filepath.Join(r.dir, "data", "admin.token"))
+	if err != nil {
+		return fmt.Errorf("read the admin token: %w", err)
+	}
+	r.token = strings.TrimSpace(string(raw))
+	return nil
+}
+
 func (r *rig) get(ctx context.Context, path string, out any) error {
 	return r.do(ctx, http.MethodGet, path, "", nil, out)
 }
@@ -84,26 +89,47 @@ func (r *rig) putOrganisation(ctx context.Context, o, concurrency int) error {
 	return r.put(ctx, "/v1/organisations/"+orgName(o), settings)
 }
 
+// makers is how many organisations are made at once.
+const makers = 4
+
+// each does something for every organisation, some at once.
+func (r *rig) each(do func(o int) error) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, makers)
+	for w := range errs {
+		wg.Go(func() {
+			for errs[w] == nil {
+				o := int(next.Add(1)) - 1
+				if o >= r.people.Orgs {
+					return
+				}
+				errs[w] = do(o)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // makeOrganisations makes the organisations and imports their users.
 func (r *rig) makeOrganisations(ctx context.Context, concurrency int) error {
-	for o := range r.people.Orgs {
-		if err := r.putOrganisation(ctx, o, concurrency); err != nil {
-			return err
-		}
+	if err := r.each(func(o int) error { return r.putOrganisation(ctx, o, concurrency) }); err != nil {
+		return err
 	}
 	if r.people.Users == 0 {
 		return nil
 	}
-	total := 0
-	for o := range r.people.Orgs {
+	var total atomic.Int64
+	if err := r.each(func(o int) error {
 		n, err := r.importUsers(ctx, o, strings.NewReader(r.people.csv(o)), false)
-		if err != nil {
-			return err
-		}
-		total += n
+		total.Add(int64(n))
+		return err
+	}); err != nil {
+		return err
 	}
-	if want := r.people.targets(0, r.people.Users); total != want {
-		return fmt.Errorf("%d affiliations were imported into %s, want %d", total, r.name, want)
+	if want := r.people.targets(0, r.people.Users); int(total.Load()) != want {
+		return fmt.Errorf("%d affiliations were imported into %s, want %d", total.Load(), r.name, want)
 	}
 	return nil
 }

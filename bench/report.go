@@ -63,6 +63,8 @@ type report struct {
 	Figures  []figure          `json:"figures"`
 	Failures []failure         `json:"failures,omitempty"`
 	Sections []section         `json:"sections,omitempty"`
+	Curve    []load            `json:"curve,omitempty"`
+	Capacity float64           `json:"capacity_pings_per_second,omitempty"`
 	Parts    []part            `json:"parts"`
 }
 
@@ -186,8 +188,8 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "in all %s\n", time.Duration(r.Took*float64(time.Second)).Round(time.Second))
 }
 
-// write writes REPORT.md and report.json.
-func (r *report) write(dir string) error {
+// write writes REPORT.md and report.json, and the plot when there is one.
+func (r *report) write(dir, plot string) error {
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
@@ -197,6 +199,13 @@ func (r *report) write(dir string) error {
 	}
 	if err := os.WriteFile(filepath.Join(dir, "REPORT.md"), []byte(r.markdown()), 0o644); err != nil { //nolint:gosec // it is published
 		return fmt.Errorf("write the report: %w", err)
+	}
+	if len(r.Curve) == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("%d cores shared by load generator, receivers, daemon and Redis; %s", r.Machine.Cores, r.Started.UTC().Format("2006-01-02"))
+	if err := os.WriteFile(plot, []byte(svg(r.Curve, r.Capacity, what)), 0o644); err != nil { //nolint:gosec // it is published
+		return fmt.Errorf("draw the curve: %w", err)
 	}
 	return nil
 }
@@ -252,5 +261,7 @@ const method = `
 - "CPU-s" are user + system time of the daemon and Redis from /proc/PID/stat; RSS is VmRSS, its peak VmHWM.
 - asynq's worker does the POST with fasthttp, 64 at once; its queue is filled before its time begins, so the filling is not counted.
 - Plain Redis commands: XADD, then HSET and ZADD twice, HDEL and ZREM for each delivery, 100 deliveries a pipeline, two connections.
+- Idle CPU is measured over a minute or more beside other measurements, which costs it some warmth of caches.
+- The curve is one run at each rate, after a burst that found what the daemon keeps up with.
 - Isolation: timeout 5 s; the untroubled and the troubled daemon take turns, the other one is stopped meanwhile (SIGSTOP).
 `

@@ -225,8 +225,11 @@ func (r *rig) startDaemon(ctx context.Context) error {
 		_ = cmd.Wait() // its log says how it ended
 		close(gone)
 	}()
-	r.cmd, r.gone, r.token = cmd, gone, ""
-	return r.ready(ctx)
+	r.cmd, r.gone = cmd, gone
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	return r.readToken()
 }
 
 func (r *rig) ready(ctx context.Context) error {

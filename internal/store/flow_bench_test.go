@@ -82,7 +82,7 @@ func BenchmarkFlow(b *testing.B) {
 	if err := rdb.ConfigResetStat(ctx).Err(); err != nil {
 		b.Fatal(err)
 	}
-	redis0, ours0 := usedByRedis(), ours()
+	aof0, redis0, ours0 := info("persistence")["aof_current_size"], usedByRedis(), ours()
 	b.ReportAllocs()
 	b.ResetTimer()
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -140,11 +140,8 @@ func BenchmarkFlow(b *testing.B) {
 	n := float64(b.N)
 	b.ReportMetric(1e6*(usedByRedis()-redis0)/n, "redis-µs/op")
 	b.ReportMetric(1e6*(ours()-ours0)/n, "go-µs/op")
+	b.ReportMetric((info("persistence")["aof_current_size"]-aof0)/n, "aof-B/op")
 	calls := 0.0
-	if testing.Verbose() {
-		text, _ := rdb.Info(ctx, "commandstats").Result()
-		b.Log(text)
-	}
 	for name, n := range info("commandstats") {
 		calls += n
 		switch name {
