@@ -175,7 +175,11 @@ func demo(ctx context.Context, o demoOptions, log *slog.Logger, level *slog.Leve
 	if err := d.waitAttached(ctx); err != nil {
 		return err
 	}
-	d.header(callback.Addr(), webLn.Addr(), adminLn.Addr(), dir)
+	link, _, err := a.service.OrgLink(ctx, service.By{Who: "demo"}, "uni-flaky")
+	if err != nil {
+		return err
+	}
+	d.header(callback.Addr(), adminLn.Addr(), dir, link)
 	if err := d.play(ctx); err != nil {
 		return err
 	}
@@ -206,18 +210,19 @@ func (d *demoRun) waitAttached(ctx context.Context) error {
 	return nil
 }
 
-func (d *demoRun) header(callback, web, admin net.Addr, dir string) {
+func (d *demoRun) header(callback, admin net.Addr, dir, link string) {
 	fmt.Fprintf(d.o.Out, `dispatchd demo: the daemon as in production, around it a simulated world (ORCID at %gx speed)
 
   callback listener  http://%s/hooks/…     ORCID's pings
-  web listener       http://%s/            organisations' pages
   admin listener     http://%s             metrics, health, /v1
   its token          %s
   simulated ORCID    %s/_sim/
   organisations      uni-healthy answers at once, uni-slow takes 400 ms,
                      uni-flaky fails half the time, institute-mail gets e-mail
+  pages of uni-flaky (the link signs in once, for 15 minutes)
+  %s
 
-`, d.o.Speed, callback, web, admin, dir+"/admin.token", d.world.orcidURL)
+`, d.o.Speed, callback, admin, dir+"/admin.token", d.world.orcidURL, link)
 }
 
 // addUsers affiliates the researchers: everybody with one organisation, every

@@ -196,7 +196,7 @@ func Assets() http.Handler {
 		if r.URL.Query().Get("v") == v {
 			h.Set("Cache-Control", "public, max-age=31536000, immutable")
 		}
-		http.ServeFileFS(w, r, files, name)
+		http.ServeFileFS(w, r, files, name) //nolint:gosec // name is one of the versions
 	})
 }
 

@@ -15,9 +15,9 @@ type Column struct {
 
 // The picture's measures, in its own units: it grows and shrinks with the page.
 const (
-	pictureWidth, pictureHeight = 720.0, 150.0
-	pictureTop, pictureBottom   = 16.0, 20.0
-	pictureLeft                 = 34.0
+	pictureWidth, pictureHeight = 720.0, 160.0
+	pictureTop, pictureBottom   = 18.0, 28.0
+	pictureLeft                 = 56.0
 )
 
 // Picture draws columns, the oldest first, as an SVG without any style of its
