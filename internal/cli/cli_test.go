@@ -388,7 +388,7 @@ func TestInterrupted(t *testing.T) {
 func TestCandidates(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"":                           "check completion config credential delivery demo health job ledger org recover registration reload serve simulate-orcid status user version",
+		"":                           "check completion config credential delivery demo health hub job ledger org recover registration reload serve simulate-orcid status user version",
 		"o":                          "org",
 		"org ":                       "add disable enable link list move pause remove resume rotate-secret set show test",
 		"org r":                      "remove resume rotate-secret",

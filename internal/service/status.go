@@ -178,6 +178,9 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 	if err := s.parkedProblems(ctx, st); err != nil {
 		return err
 	}
+	if err := s.erasureProblems(ctx, st); err != nil {
+		return err
+	}
 	for _, v := range st.Channels {
 		for _, c := range v.Channels {
 			for _, h := range c.Holds {
@@ -200,6 +203,26 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 					Cost: "the organisation was not told of these", Do: "dispatchd delivery list " + v.ID + " --dead",
 				})
 			}
+		}
+	}
+	return nil
+}
+
+// erasureLate is when an erasure that waits is a problem.
+const erasureLate = time.Hour
+
+// erasureProblems names erasures that do not come to their end.
+func (s *Service) erasureProblems(ctx context.Context, st *Status) error {
+	jobs, err := s.o.Store.Jobs(ctx)
+	if err != nil {
+		return Explain("read the jobs", err)
+	}
+	for _, j := range jobs {
+		if j.Kind == jobErase && j.State == jobRunning && st.Time.Sub(j.Created) > erasureLate {
+			st.Problems = append(st.Problems, Problem{
+				What: fmt.Sprintf("erasure %s waits for %s", j.ID, erasure(j).Waiting), Since: j.Created,
+				Cost: "a researcher who asked to be erased is not yet, at ORCID or here", Do: "dispatchd credential list",
+			})
 		}
 	}
 	return nil

@@ -215,3 +215,33 @@ func TestAnImportOutlastsARedisThatIsAway(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestAnImportThatIsCutOffIsTakenUp: by the same command again, which adds who is
+// missing and changes nothing else.
+func TestAnImportThatIsCutOffIsTakenUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.uniA(t)
+	list := listOf(t, 0, 3500)
+	cut, cancel := context.WithCancel(context.Background())
+	first, err := b.svc.Import(cut, tester, "uni-a", strings.NewReader(list), CSV, true, func(r ImportReport) {
+		if r.Lines == 2000 {
+			cancel()
+		}
+	})
+	if err == nil || first.Added != 2000 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	before, err := b.store.User(context.Background(), person(t, 5))
+	if err != nil || before == nil {
+		t.Fatal(before, err)
+	}
+	again, err := b.svc.Import(context.Background(), tester, "uni-a", strings.NewReader(list), CSV, true, nil)
+	if err != nil || again.Added != 1500 || again.Known != 2000 || again.Updated != 0 || len(b.members(t, "uni-a")) != 3500 {
+		t.Errorf("%+v, %v", again, err)
+	}
+	after, err := b.store.User(context.Background(), person(t, 5))
+	if err != nil || after.Version != before.Version {
+		t.Errorf("%+v became %+v, %v", before, after, err)
+	}
+}

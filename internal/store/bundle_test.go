@@ -181,8 +181,11 @@ func TestReadsOfManyCallers(t *testing.T) {
 	}
 	raws, errs := s.readBatch(ctx, [][]orcid.ID{ids[:1], ids[1:2], ids[2:]})
 	for i, err := range errs {
-		if (err != nil) != (i == 1) || i != 1 && (len(raws[i]) != 1 || raws[i][0] == "") {
+		if err != nil || len(raws[i]) != 1 || raws[i][0] == "" {
 			t.Errorf("caller %d: %q, %v", i, raws[i], err)
+		}
+		if u, err := s.User(ctx, ids[i]); errors.Is(err, ErrDamaged) != (i == 1) || i != 1 && u == nil {
+			t.Errorf("caller %d: %+v, %v", i, u, err)
 		}
 	}
 }

@@ -190,8 +190,11 @@ func (s *Store) decodeUser(ctx context.Context, id orcid.ID, raw string) (*event
 			return nil, err
 		}
 		u, err := decodeUser(id, raw, orgs, creds)
-		if again || !errors.Is(err, errNoName) {
+		switch {
+		case !errors.Is(err, errNoName):
 			return u, err
+		case again:
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 	}
 }

@@ -45,7 +45,7 @@ var ErrDamaged = errors.New("the stored record is damaged")
 
 // unreadable reports whether a record was read and not understood; any other
 // error says nothing about the record.
-func unreadable(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, errNoName) }
+func unreadable(err error) bool { return errors.Is(err, ErrDamaged) }
 
 // appendPing appends the bytes of the latest ping.
 func appendPing(b []byte, at time.Time) []byte {

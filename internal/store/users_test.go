@@ -183,11 +183,12 @@ func TestARecordThatNamesAnUnknownNumberIsAnError(t *testing.T) {
 		if err := s.Recover(ctx); err != nil { // what was known is asked for again
 			t.Fatal(err)
 		}
-		if u, err := s.User(ctx, id); !errors.Is(err, errNoName) {
+		if u, err := s.User(ctx, id); !errors.Is(err, errNoName) || !errors.Is(err, ErrDamaged) {
 			t.Errorf("%+v, %v, want an error", u, err)
 		}
-		if list, err := s.LookUp(ctx, []orcid.ID{id}, []time.Time{s.Now()}); !errors.Is(err, errNoName) {
-			t.Errorf("%+v, %v, want an error", list, err)
+		// Never as unknown, nor as a user of no organisation.
+		if list, err := s.LookUp(ctx, []orcid.ID{id}, []time.Time{s.Now()}); err != nil || len(list) != 1 || list[0] == nil || !list[0].Damaged {
+			t.Errorf("%+v, %v, want a damaged user", list, err)
 		}
 		if err := s.rdb.HSet(ctx, s.keys.userBuckets(userPartition(id))+":0", mixedField(id), "\x00\x00\x00\x00?").Err(); err != nil {
 			t.Fatal(err)
