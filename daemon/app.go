@@ -228,13 +228,14 @@ func (a *app) forgot(reason string) {
 func (a *app) setService() error {
 	svc, err := service.New(service.Options{
 		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a, Callbacks: callbacks{a},
-		CanMail:     func() bool { return a.config.Load().SMTP.Host != "" },
-		PublicURL:   func() string { return a.config.Load().PublicURL },
-		WebURL:      func() string { return a.config.Load().WebURL },
-		Signer:      a.signer,
-		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},
-		Credentials: func() []string { return credentialNames(a.config.Load()) },
-		Logger:      a.log, Panics: a.metrics.panicked,
+		CheckCredential: a.checkCredential,
+		CanMail:         func() bool { return a.config.Load().SMTP.Host != "" },
+		PublicURL:       func() string { return a.config.Load().PublicURL },
+		WebURL:          func() string { return a.config.Load().WebURL },
+		Signer:          a.signer,
+		Probe:           service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},
+		Credentials:     func() []string { return credentialNames(a.config.Load()) },
+		Logger:          a.log, Panics: a.metrics.panicked,
 	})
 	if err != nil {
 		return err

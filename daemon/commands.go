@@ -7,94 +7,14 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
-	"time"
 
 	"dispatchd/config"
 	"dispatchd/internal/cli"
-	"dispatchd/internal/orcid"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/store"
 )
-
-// check says what a configuration amounts to; online it also asks Redis, the
-// mail server and ORCID. It changes nothing.
-func check(ctx context.Context, c *config.Config, path string, online bool, out io.Writer) error {
-	for _, w := range c.Warnings {
-		fmt.Fprintf(out, "warning: %s\n", w.Error())
-	}
-	callbacks, err := loadHub(c)
-	if err != nil {
-		return err
-	}
-	where := c.Redis.URL
-	switch {
-	case c.Embedded():
-		where = "embedded (a trial: everything is lost at the end)"
-	case where == "":
-		where = strings.Join(c.Redis.Addresses, ", ")
-	}
-	fmt.Fprintf(out, "%s is valid\n  organisations %d\n  credentials   %d\n  ORCID         %s\n  redis         %s\n",
-		path, len(c.Organisations), len(c.ORCID.Credentials), c.ORCID.Environment, where)
-	if callbacks != nil {
-		fmt.Fprintf(out, "  Hub callbacks %d, answered until %s\n", len(callbacks.Map.Rows), callbacks.Until.Format(time.DateTime))
-		for _, err := range callbacks.Map.Skipped {
-			fmt.Fprintf(out, "  skipped: %v\n", err)
-		}
-	}
-	if !online {
-		return nil
-	}
-	return checkOnline(ctx, c, out)
-}
-
-func checkOnline(ctx context.Context, c *config.Config, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	var failed []string
-	say := func(what string, err error, fine string) {
-		if err != nil {
-			failed = append(failed, what)
-			fmt.Fprintf(out, "FAIL %-22s %v\n", what, err)
-			return
-		}
-		fmt.Fprintf(out, "ok   %-22s %s\n", what, fine)
-	}
-	if !c.Embedded() {
-		warnings, err := checkRedis(ctx, c)
-		say("redis", err, "answers, is fit and ours")
-		for _, w := range warnings {
-			fmt.Fprintf(out, "     %-22s warning: %s\n", "", w)
-		}
-	}
-	if c.SMTP.Host != "" {
-		addr := net.JoinHostPort(c.SMTP.Host, strconv.Itoa(c.SMTP.Port))
-		d := net.Dialer{Timeout: 5 * time.Second}
-		conn, err := d.DialContext(ctx, "tcp", addr)
-		if err == nil {
-			err = conn.Close()
-		}
-		say("smtp", err, addr+" accepts connections")
-	}
-	for _, name := range credentialNames(c) {
-		cred := c.ORCID.Credentials[name]
-		client, err := orcid.NewClient(orcid.ClientOptions{
-			APIURL: c.ORCID.APIURL, TokenURL: c.ORCID.TokenURL, SiteURL: c.ORCID.SiteURL,
-			ClientID: cred.ClientID, ClientSecret: cred.ClientSecret, UserAgent: "dispatchd/" + version,
-		})
-		if err == nil {
-			err = client.Check(ctx)
-			client.Close()
-		}
-		say("credential "+name, err, "ORCID gives it a token for /webhook")
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("not all is well: %s", strings.Join(failed, ", "))
-	}
-	return nil
-}
 
 func checkRedis(ctx context.Context, c *config.Config) ([]string, error) {
 	// Nothing is sealed or opened here, so the master key does not matter and

@@ -68,6 +68,17 @@ func (g guestORCID) with(ctx context.Context, credential string, request func(*o
 	return answer, nil
 }
 
+// checkCredential asks ORCID for a new token.
+func (a *app) checkCredential(ctx context.Context, name string) error {
+	client := a.orcid.client(name)
+	if client == nil {
+		return fmt.Errorf("credential %s: nothing works with it yet", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return client.Check(ctx)
+}
+
 // callbackLocation is where ORCID has a registration: the address of its PUT.
 func (a *app) callbackLocation(id orcid.ID, url string) string {
 	return orcid.WebhookURL(a.config.Load().ORCID.APIURL, id, url)

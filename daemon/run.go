@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -49,13 +48,8 @@ func run(args []string) int {
 			_, err := os.Stdout.Write(config.Example())
 			return err
 		},
-		ConfigShow: func(_ context.Context, path string) error {
-			c, err := load(path)
-			if err != nil {
-				return err
-			}
-			_, err = io.WriteString(os.Stdout, c.Show())
-			return err
+		ConfigShow: func(_ context.Context, f cli.ConfigShowFlags) error {
+			return showConfig(f.File, f.JSON, os.Stdout)
 		},
 	}
 	return cli.Run(ctx, args, env)
@@ -83,14 +77,6 @@ func load(path string) (*config.Config, error) {
 		return nil, code(exitUsage)
 	}
 	return c, err
-}
-
-func runCheck(ctx context.Context, f cli.CheckFlags) error {
-	c, err := load(f.File)
-	if err != nil {
-		return err
-	}
-	return check(ctx, c, f.File, f.Online, os.Stdout)
 }
 
 func runDemo(ctx context.Context, f cli.DemoFlags) error {

@@ -61,6 +61,36 @@ func (s *Server) credentials(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, r, http.StatusOK, map[string]any{"credentials": s.o.Service.Credentials()})
 }
 
+func (s *Server) testCredential(w http.ResponseWriter, r *http.Request) error {
+	if _, err := decode(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	t, err := s.o.Service.TestCredential(r.Context(), by(r), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, t)
+}
+
+func (s *Server) job(w http.ResponseWriter, r *http.Request) error {
+	j, err := s.o.Service.Job(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, j)
+}
+
+func (s *Server) cancelJob(w http.ResponseWriter, r *http.Request) error {
+	if _, err := decode(w, r, &struct{}{}); err != nil {
+		return err
+	}
+	j, err := s.o.Service.CancelJob(r.Context(), by(r), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.send(w, r, http.StatusOK, j)
+}
+
 func (s *Server) jobs(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err

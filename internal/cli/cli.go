@@ -60,7 +60,7 @@ type Env struct {
 	// ConfigExample prints the annotated example.
 	ConfigExample func(ctx context.Context) error
 	// ConfigShow prints the effective configuration of a file, without secrets.
-	ConfigShow func(ctx context.Context, path string) error
+	ConfigShow func(ctx context.Context, f ConfigShowFlags) error
 	// Init makes a first configuration; nil leaves the command out.
 	Init func(ctx context.Context, f InitFlags) error
 	// AdminFromConfig reads where the admin listener of a configuration file is

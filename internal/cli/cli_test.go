@@ -153,7 +153,7 @@ func TestHooks(t *testing.T) {
 	env := Env{
 		Serve: func(_ context.Context, f ServeFlags) error { return note(f) }, Check: func(_ context.Context, f CheckFlags) error { return note(f) },
 		Demo: func(_ context.Context, f DemoFlags) error { return note(f) }, Simulate: func(_ context.Context, f SimulateFlags) error { return note(f) },
-		ConfigExample: func(context.Context) error { return note("example") }, ConfigShow: func(_ context.Context, p string) error { return note(p) },
+		ConfigExample: func(context.Context) error { return note("example") }, ConfigShow: func(_ context.Context, f ConfigShowFlags) error { return note(f.File) },
 		Init: func(_ context.Context, f InitFlags) error { return note(f) },
 	}
 	for _, c := range []struct {
@@ -162,8 +162,8 @@ func TestHooks(t *testing.T) {
 	}{
 		{"serve --config c.toml", ServeFlags{"c.toml"}},
 		{"-c c.toml serve", ServeFlags{"c.toml"}},
-		{"check c.toml --online", CheckFlags{"c.toml", true}},
-		{"check --config c.toml", CheckFlags{"c.toml", false}},
+		{"check c.toml --online", CheckFlags{"c.toml", true, false}},
+		{"check --config c.toml", CheckFlags{"c.toml", false, false}},
 		{"demo", DemoFlags{0, 500, 60}},
 		{"demo --for 30s --users 10 --speed 2.5", DemoFlags{30 * time.Second, 10, 2.5}},
 		{"simulate-orcid", SimulateFlags{Listen: "127.0.0.1:0", Speed: 1, Profiles: 1000}},
@@ -171,6 +171,7 @@ func TestHooks(t *testing.T) {
 		{"config example", "example"},
 		{"config show c.toml", "c.toml"},
 		{"config show --config d.toml", "d.toml"},
+		{"check c.toml --json", CheckFlags{"c.toml", false, true}},
 		{"init", InitFlags{Dir: "."}},
 		{"init dir", InitFlags{Dir: "dir"}},
 		{"init --config c.toml", InitFlags{Dir: ".", Config: "c.toml"}},
@@ -398,7 +399,7 @@ func TestCandidates(t *testing.T) {
 		"--json org sh":              "show",
 		"--admin http://x org sh":    "show",
 		"--admin=http://x org sh":    "show",
-		"-c c.toml job ":             "list",
+		"-c c.toml job ":             "cancel list show",
 		"completion ":                "bash fish zsh",
 		"completion z":               "zsh",
 		"user import ":               "",

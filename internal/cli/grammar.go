@@ -29,8 +29,8 @@ type grammar struct {
 	Delivery     deliveryCmd     `cmd:"" group:"change" help:"Attempts and dead letters: log, list, replay, purge."`
 	Registration registrationCmd `cmd:"" group:"change" help:"Registrations at ORCID: status, rearm, sync, pause, resume."`
 	Hub          hubCmd          `cmd:"" group:"change" help:"Take over from the NZ ORCID Hub: sql, config, import."`
-	Credential   credentialCmd   `cmd:"" group:"look" help:"ORCID credentials: list, show."`
-	Job          jobCmd          `cmd:"" group:"look" help:"Long work: list."`
+	Credential   credentialCmd   `cmd:"" group:"look" help:"ORCID credentials: list, show, test."`
+	Job          jobCmd          `cmd:"" group:"look" help:"Long work: list, show, cancel."`
 
 	Version    versionCmd    `cmd:"" group:"self" help:"Print the version and how it was built."`
 	Completion completionCmd `cmd:"" group:"self" help:"Print a completion script for bash, zsh or fish."`
@@ -76,8 +76,11 @@ type deliveryCmd struct {
 type credentialCmd struct {
 	List credentialListCmd `cmd:"" help:"Every ORCID credential."`
 	Show credentialShowCmd `cmd:"" help:"One ORCID credential."`
+	Test credentialTestCmd `cmd:"" help:"Ask ORCID for a token with it; exit code 1 if there is none."`
 }
 
 type jobCmd struct {
-	List jobListCmd `cmd:"" help:"Jobs, newest first."`
+	List   jobListCmd   `cmd:"" help:"Jobs, newest first."`
+	Show   jobShowCmd   `cmd:"" help:"One job: how far it is, and what went wrong."`
+	Cancel jobCancelCmd `cmd:"" help:"Stop a job that may stop halfway; what it has done stays."`
 }

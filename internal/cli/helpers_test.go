@@ -68,17 +68,19 @@ func (receiver) Test(_ context.Context, o *org.Organisation) service.TestAnswer 
 // Redis, in a time that stands still.
 type bundle struct {
 	*testing.T
-	store  *store.Store
-	svc    *service.Service
-	addr   string
-	sock   string
-	clock  atomic.Int64 // ms
-	actors service.ActorState
-	spool  service.SpoolState
-	worse  []service.Problem
-	ready  admin.Readiness
-	reload error
-	forgot bool
+	store *store.Store
+	svc   *service.Service
+	addr  string
+	sock  string
+	clock atomic.Int64 // ms
+	// refused is what ORCID says to a credential that is tested.
+	refused error
+	actors  service.ActorState
+	spool   service.SpoolState
+	worse   []service.Problem
+	ready   admin.Readiness
+	reload  error
+	forgot  bool
 	// other says that a credential of that name is configured too.
 	other bool
 }
@@ -110,7 +112,8 @@ func setup(t *testing.T) *bundle {
 	b.must(err)
 	b.svc, err = service.New(service.Options{
 		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: b.credentials,
-		Signer: signer, WebURL: func() string { return "https://hub.example" },
+		CheckCredential: func(context.Context, string) error { return b.refused },
+		Signer:          signer, WebURL: func() string { return "https://hub.example" },
 		Logger: log, Panics: panics, Probe: service.Probe{
 			Actors: func() service.ActorState { return b.actors }, Spool: func() service.SpoolState { return b.spool },
 			Degraded: func() []service.Problem { return b.worse },

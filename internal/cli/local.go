@@ -18,6 +18,13 @@ type ServeFlags struct {
 type CheckFlags struct {
 	File   string // the configuration file; never empty
 	Online bool   // also try Redis, SMTP and ORCID
+	JSON   bool   // say it as JSON
+}
+
+// ConfigShowFlags are the arguments of `dispatchd config show`.
+type ConfigShowFlags struct {
+	File string // the configuration file; never empty
+	JSON bool   // as JSON instead of TOML
 }
 
 // DemoFlags are the arguments of `dispatchd demo`.
@@ -59,7 +66,7 @@ type checkCmd struct {
 
 // Run implements the command.
 func (c *checkCmd) Run(s *session) error {
-	f := CheckFlags{File: c.File, Online: c.Online}
+	f := CheckFlags{File: c.File, Online: c.Online, JSON: s.JSON}
 	switch {
 	case f.File == "" && s.Config == "":
 		return usage("check needs a configuration file: dispatchd check FILE")
@@ -124,7 +131,7 @@ func (c *configShowCmd) Run(s *session) error {
 	if path == "" {
 		return usage("config show needs a configuration file: dispatchd config show FILE")
 	}
-	return s.env.ConfigShow(s.ctx, path)
+	return s.env.ConfigShow(s.ctx, ConfigShowFlags{File: path, JSON: s.JSON})
 }
 
 type initCmd struct {

@@ -48,10 +48,15 @@ type runner struct {
 	busy    map[string]bool // by lockOf
 	running int
 	ctx     context.Context // of Run; nil before
-	wg      sync.WaitGroup
+	live    map[string]liveJob
+	// cancelled are jobs that a person stopped; they are not begun again.
+	cancelled map[string]bool
+	wg        sync.WaitGroup
 }
 
-func (r *runner) init() { r.busy = map[string]bool{} }
+func (r *runner) init() {
+	r.busy, r.live, r.cancelled = map[string]bool{}, map[string]liveJob{}, map[string]bool{}
+}
 
 // lockOf names what a job has for itself while it runs: its organisation,
 // except for mails and an erasure, which bother no organisation's others and may
@@ -118,7 +123,9 @@ func (s *Service) unfinished(ctx context.Context) ([]store.Job, error) {
 // startJob queues a job that is already durable.
 func (s *Service) startJob(j store.Job) {
 	s.jobs.mu.Lock()
-	s.jobs.queue = append(s.jobs.queue, j)
+	if !s.jobs.cancelled[j.ID] {
+		s.jobs.queue = append(s.jobs.queue, j)
+	}
 	s.jobs.mu.Unlock()
 	s.nextJobs()
 }
@@ -140,20 +147,27 @@ func (s *Service) nextJobs() {
 		r.queue = slices.Delete(r.queue, i, i+1)
 		r.busy[lockOf(j)] = true
 		r.running++
-		ctx := r.ctx
+		life := r.ctx
+		ctx, stop := context.WithCancel(life)
+		live := liveJob{stop, make(chan struct{})}
+		r.live[j.ID] = live
 		r.wg.Go(func() {
-			s.runJob(ctx, j)
+			s.runJob(ctx, life, j)
+			stop()
 			r.mu.Lock()
 			r.running--
 			delete(r.busy, lockOf(j))
+			delete(r.live, j.ID)
 			r.mu.Unlock()
+			close(live.ended)
 			s.nextJobs()
 		})
 	}
 }
 
-// runJob repeats a job's steps until it is done, fails for good, or ctx ends.
-func (s *Service) runJob(ctx context.Context, j store.Job) {
+// runJob repeats a job's steps until it is done, fails for good, or ctx ends. A
+// job that is to go on later does so within life.
+func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 	wait := 250 * time.Millisecond
 	for {
 		err := s.stepJob(ctx, &j)
@@ -172,7 +186,7 @@ func (s *Service) runJob(ctx context.Context, j store.Job) {
 			if err := s.saveCursor(ctx, &j); err != nil {
 				s.log.Warn("how often a job was tried could not be noted", "job", j.ID, "err", err)
 			}
-			s.jobLater(ctx, j, later.wait)
+			s.jobLater(life, j, later.wait)
 			return
 		case errors.As(err, &own) && own.Code == CodeUnavailable || errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrForgot):
 			s.log.Warn("a job waits for redis", "job", j.ID, "err", err)

@@ -104,6 +104,9 @@ type Options struct {
 	// Signer makes the links that sign in or confirm; nil in tests that make none.
 	Signer *signed.Signer
 	Probe  Probe
+	// CheckCredential asks ORCID for a new token of a credential. Nil: there is
+	// none to be tested.
+	CheckCredential func(ctx context.Context, name string) error
 	// CanMail reports whether there is a mail server. Default: there is.
 	CanMail func() bool
 	// Callbacks registers callbacks of organisations' own; nil in tests that
