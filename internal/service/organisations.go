@@ -349,7 +349,7 @@ func (s *Service) validate(o *org.Organisation) error {
 	}
 	// The file is checked when it is loaded. Whoever has e-mail already keeps it:
 	// status says that it waits.
-	if was, ok := s.o.Directory.Organisation(o.ID); o.Owner == org.OwnedByAPI && o.Email.Enabled && !(ok && was.Email.Enabled) && !s.canMail() {
+	if was, ok := s.o.Directory.Organisation(o.ID); o.Owner == org.OwnedByAPI && o.Email.Enabled && (!ok || !was.Email.Enabled) && !s.canMail() {
 		problems = append(problems, org.Problem{Key: "email.enabled", Why: "there is no mail server: the hub's operator has to set [smtp] first"})
 	}
 	if id := o.API.ClientID; id != "" {
