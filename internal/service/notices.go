@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ func (s *Service) Notices() Notices { return Notices{s} }
 
 // ChannelSuspended implements actors.Notices.
 func (n Notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason string) {
-	n.s.tell(o, ch, "suspended", "has been suspended",
+	n.s.tell(o, ch, "suspended", ways[ch]+" has been suspended",
 		fmt.Sprintf("dispatchd has stopped delivering to %s.", place(o, ch)),
 		"Reason: "+reason,
 		"Nothing is lost: your users stay registered with ORCID and their news waits. "+
@@ -63,10 +64,10 @@ func (n Notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason 
 // ChannelDown implements actors.Notices.
 func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.Time, lastStatus int, answer string) {
 	last := answer
-	if lastStatus > 0 {
+	if status := strconv.Itoa(lastStatus); lastStatus > 0 && !strings.Contains(answer, status) {
 		last = fmt.Sprintf("status %d, %s", lastStatus, answer)
 	}
-	n.s.tell(o, ch, "down", "cannot be reached",
+	n.s.tell(o, ch, "down", ways[ch]+" cannot be reached",
 		fmt.Sprintf("Since %s every delivery to %s has failed.", since.In(o.Zone()).Format("2006-01-02 15:04 MST"), place(o, ch)),
 		"Last answer: "+last,
 		"Nothing is lost: the news waits and is tried again from time to time. "+
@@ -75,10 +76,13 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 
 // ChannelRecovered implements actors.Notices.
 func (n Notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
-	n.s.tell(o, ch, "recovered", "works again",
+	n.s.tell(o, ch, "recovered", ways[ch]+" works again",
 		fmt.Sprintf("Deliveries to %s work again. What had waited since %s is being delivered now.",
 			place(o, ch), since.In(o.Zone()).Format("2006-01-02 15:04 MST")))
 }
+
+// ways are the channels as people call them.
+var ways = map[event.Channel]string{event.Webhook: "the webhook", event.Email: "the e-mail address"}
 
 // place says where deliveries go, without what may be secret in a URL.
 func place(o *org.Organisation, ch event.Channel) string {
@@ -94,7 +98,7 @@ func (s *Service) tell(o *org.Organisation, ch event.Channel, kind, headline str
 	s.log.Warn("notice to the technical contact", "org", o.ID, "channel", string(ch), "notice", kind)
 	s.post(o, Letter{
 		To:         o.TechnicalContact,
-		Subject:    fmt.Sprintf("ORCID notifications for %s: the %s %s", o.Name, ch, headline),
+		Subject:    "ORCID notifications for " + o.Name + ": " + headline,
 		Paragraphs: append([]string{"Dear technical contact of " + o.Name + ","}, paragraphs...),
 		LinkText:   "Open the settings",
 		Small:      []string{"You receive this because you are the technical contact of " + o.Name + "."},

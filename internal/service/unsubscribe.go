@@ -93,7 +93,7 @@ func (s *Service) Unsubscribe(ctx context.Context, from, token string) (Subscrip
 	}
 	sub.Off = true
 	if o, ok := s.o.Directory.Organisation(sub.Org); ok {
-		s.tell(o, event.Email, "unsubscribed", "was unsubscribed",
+		s.tell(o, event.Email, "unsubscribed", "e-mail was stopped",
 			fmt.Sprintf("Somebody who has a mail to %s used its unsubscribe link, or their mail program did.", sub.Address), what)
 	}
 	return sub, nil

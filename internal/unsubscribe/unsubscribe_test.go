@@ -187,7 +187,7 @@ func TestOneClick(t *testing.T) {
 	w.box.mu.Lock()
 	letter := w.box.letters[0]
 	w.box.mu.Unlock()
-	if letter.To != "it@uni-a.example" || !strings.Contains(letter.Subject, "was unsubscribed") || letter.Link != w.srv.URL+"/settings/webhook" {
+	if letter.To != "it@uni-a.example" || !strings.Contains(letter.Subject, "e-mail was stopped") || letter.Link != w.srv.URL+"/settings/webhook" {
 		t.Errorf("%+v", letter)
 	}
 	w.log.mu.Lock()

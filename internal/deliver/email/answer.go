@@ -41,6 +41,9 @@ func answered(err error) bool {
 	if !errors.As(err, &send) {
 		return false
 	}
+	if send.Reason == gomail.ErrSMTPReset {
+		return false // not every server knows RSET; some hang up
+	}
 	code := send.ErrorCode()
 	return code >= 400 && code < 600 && code != 421
 }

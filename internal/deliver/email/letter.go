@@ -11,6 +11,8 @@ import (
 	gomail "github.com/wneessen/go-mail"
 )
 
+//go:generate go test -count=1 -run ^TestPreviews$ . -args -update
+
 //go:embed templates
 var templateFiles embed.FS
 
