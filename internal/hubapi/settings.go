@@ -1,6 +1,7 @@
 package hubapi
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 
@@ -38,10 +39,12 @@ var hubKeys = map[string]string{
 // hubWords puts them into the words of a problem.
 var hubWords = strings.NewReplacer("webhook.enabled", "enabled", "email.enabled", "email-notifications-enabled")
 
+// bodyOf shows an address that has not confirmed yet as if it were set: that is
+// what the client asked for. Nothing is mailed to it before.
 func bodyOf(v service.View) settingsBody {
 	return settingsBody{
 		Enabled: v.Webhook.Enabled, URL: v.Webhook.URL, AppendORCID: v.Webhook.AppendORCID,
-		Email: v.Email.Enabled, Address: v.Email.Address,
+		Email: v.Email.Enabled, Address: cmp.Or(v.Email.Pending, v.Email.Address),
 	}
 }
 
@@ -76,7 +79,7 @@ func (a *API) change(w http.ResponseWriter, c *call) error {
 	}
 	after := before
 	if patch, some := settingsOf(in, before); some {
-		if after, err = a.o.Service.PatchOrganisation(c.Context(), c.by(), c.org, patch); err != nil {
+		if after, err = a.o.Service.SaveOwn(c.Context(), c.by(), c.org, patch); err != nil {
 			return err
 		}
 	}

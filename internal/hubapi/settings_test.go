@@ -169,3 +169,15 @@ func TestOrganisationsOfTheFileAreReadOnly(t *testing.T) {
 	}
 	c.want(200, "-", "GET", "/api/v1/webhook", "")
 }
+
+// TestAnotherAddressHasToConfirm: a client cannot have us mail anybody.
+func TestAnotherAddressHasToConfirm(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.as("uni-a").steps([]step{{"PATCH", "/api/v1/webhook", `{"notification-email":"victim@b.example"}`, 200, "-"}})
+	v, err := b.svc.Organisation(t.Context(), "uni-a")
+	b.must(err)
+	if v.Email.Address != "" || v.Email.Pending != "victim@b.example" {
+		t.Errorf("%+v", v.Email)
+	}
+}
