@@ -107,3 +107,64 @@ func (a *userActor) Receive(c actor.Context) {
 		a.sys.unknown("user", m)
 	}
 }
+
+// rest waits after a failure and begins the pass again; after too many it
+// leaves the user to recovery.
+func (a *userActor) rest(err error, doing string) {
+	a.failures++
+	if a.sys.stopping.Load() || a.failures > maxRests {
+		if !a.sys.stopping.Load() {
+			a.sys.log.Warn("a user's registrations are left for later", "orcid", a.key, "doing", doing, "err", err)
+		}
+		a.answer, a.dirty = nil, false
+		a.idle()
+		return
+	}
+	a.phase = phaseResting
+	a.arm(backoff(restFirst, restMax, a.failures))
+}
+
+// idle ends the pass, or begins the next when something came meanwhile.
+func (a *userActor) idle() {
+	a.letGo()
+	a.stopTimer()
+	if a.dirty && !a.sys.stopping.Load() {
+		a.load()
+		return
+	}
+	a.phase, a.express, a.failures, a.announced = phaseIdle, false, 0, nil
+	a.user, a.step, a.asked = event.User{}, register.Step{}, ticket{}
+	a.notBusy()
+	a.sys.send(a.parent, idle{a.key, a.epoch})
+}
+
+func (a *userActor) notBusy() {
+	if a.busy {
+		a.busy = false
+		a.sys.busyUsers.Add(-1)
+	}
+}
+
+// letGo tells Stop that nothing of ours needs an end any more.
+func (a *userActor) letGo() {
+	if a.holding {
+		a.holding = false
+		a.sys.flights.end()
+	}
+}
+
+func (a *userActor) end() {
+	if a.cancel == nil {
+		return
+	}
+	a.cancel()
+	a.stopTimer()
+	a.letGo()
+	a.notBusy()
+	switch a.phase {
+	case phaseWaiting:
+		a.sys.send(a.sys.credentials.Load(), dropAsk{a.step.Credential, ticketKey{id: a.id}})
+	case phaseRequesting:
+		a.spend(a.step.Credential, true, orcid.Answer{Kind: orcid.Cancelled})
+	}
+}
