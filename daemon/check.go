@@ -85,11 +85,19 @@ func runCheck(ctx context.Context, f cli.CheckFlags) error {
 	case err != nil:
 		return err
 	}
-	r.Valid, r.Warnings = true, mistakes(c.Warnings)
+	r.Warnings = mistakes(c.Warnings)
 	callbacks, err := loadHub(c)
 	if err != nil {
-		return err
+		if !f.JSON {
+			fmt.Fprintln(os.Stderr, err)
+			return code(exitUsage)
+		}
+		for line := range strings.Lines(err.Error()) {
+			r.Problems = append(r.Problems, mistake{Key: "hub.legacy_map", Why: strings.TrimSpace(line)})
+		}
+		return errors.Join(r.print(os.Stdout, true), code(exitUsage))
 	}
+	r.Valid = true
 	r.describe(c, callbacks)
 	if f.Online {
 		r.Online = askOutside(ctx, c)

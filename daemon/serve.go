@@ -116,6 +116,10 @@ func serve(path string, stderr *os.File, terminal bool) int {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
+	if _, err := loadHub(c); err != nil { // a mistake in the configuration, too
+		fmt.Fprintln(stderr, err)
+		return exitUsage
+	}
 	log, level := newLogger(stderr, c.Log.Format, terminal, os.Getenv("JOURNAL_STREAM") != "")
 	level.Set(c.Log.Level)
 	for _, w := range c.Warnings {
