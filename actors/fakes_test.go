@@ -221,15 +221,18 @@ func sleep(d time.Duration) {
 	synctest.Wait()
 }
 
-// news opens slots of n users of uni-a, from first on, due now, and hints.
+// news opens slots of n users of uni-a, from first on, due now, all at once,
+// and hints.
 func (b *bundle) news(key event.ChannelKey, first, n int) {
+	ids := make([]orcid.ID, n)
 	for i := range n {
 		u := id(uint64(first + i))
+		ids[i] = u
 		b.users.affiliate(u, false, key.Org)
 		b.users.change(u, func(r *event.User) {
 			r.Registrations = []event.Registration{{Credential: "main", State: event.RegAlive, Epoch: 1, Base: 1}}
 		})
-		b.slots.put(key, time.Now(), u)
 	}
+	b.slots.put(key, time.Now(), ids...)
 	b.sys.HintChannel(key, time.Time{})
 }

@@ -71,9 +71,8 @@ func TestHangingReceiversStarveNobody(t *testing.T) {
 	w.affiliate("healthy", w.users[hanging:]...)
 	w.recv.BehaveFor("/hang", receiver.Hang())
 	w.pingAll(hanging, w.users[:hanging])
-	// One second of a clock that they do not know to be slow yet: all places may
-	// be taken, until the first timeouts tell.
-	equally(w, "deliveries under way", 8, func() int { return w.recv.Peak() })
+	// Nobody knows them yet: together they have three quarters of the places.
+	equally(w, "deliveries under way", 6, func() int { return w.recv.Peak() })
 	w.stop()
 	w.set.delivery = []string{`timeout = "1s"`, "max_in_flight = 8", "concurrency = 8", `retry = ["50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms","50ms"]`}
 	w.writeConfig("")
