@@ -125,6 +125,9 @@ func (r *route) setORCID(escaped string) {
 		r.shown = text
 		r.orcid, err = orcid.Parse(text)
 	}
+	if err == nil && r.orcid.IsZero() {
+		err = orcid.ErrBadID // its check digit is right, but nobody has it
+	}
 	r.orcidErr = err
 }
 
