@@ -126,7 +126,7 @@ func demoConfig(w *demoWorld, dir, callback, web string) (*config.Config, error)
 	}
 	c.Organisations = append(c.Organisations, org.Organisation{
 		ID: "institute-mail", Name: "Institute without integration", Credential: "main", TechnicalContact: "library@institute.example",
-		Email: org.Email{Enabled: true, Mode: org.Each, MaxPerHour: 20}, Owner: org.OwnedByFile,
+		Email: org.Email{Enabled: true, Mode: org.Each, MaxPerHour: 10_000}, Owner: org.OwnedByFile,
 	})
 	_, err := config.EnsureKeys(c)
 	return c, err
