@@ -18,7 +18,7 @@ cleanup() {
 trap cleanup EXIT
 if [ ! -x "$root/usr/bin/dpkg" ]; then
   say "debootstrap bookworm"
-  debootstrap --variant=minbase --include=adduser,ca-certificates,tzdata,redis-server,curl,man-db,bash-completion \
+  debootstrap --variant=minbase --include=adduser,procps,ca-certificates,tzdata,redis-server,curl,man-db,bash-completion \
     bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}" >"$root.log" 2>&1 || { tail -20 "$root.log" >&2; fail debootstrap; }
   rm -f "$root.log"
 fi
