@@ -111,6 +111,10 @@ func (l *levelPrefix) Write(line []byte) (int, error) {
 // serve runs the daemon until a signal ends it and returns the exit code. TERM
 // and INT drain and end it, a second one ends it at once, HUP reloads.
 func serve(path string, stderr *os.File, terminal bool) int {
+	// A panic that nobody recovers, or the watchdog's SIGABRT, would end a Go
+	// program with 2, which says "bad configuration": then systemd would not
+	// start it again. So it ends by the signal.
+	debug.SetTraceback("crash")
 	c, err := config.Load(path)
 	if err != nil {
 		fmt.Fprintln(stderr, err)

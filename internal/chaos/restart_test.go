@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -150,5 +151,18 @@ func TestBadConfigurationExitsWithTwo(t *testing.T) {
 				t.Errorf("%q does not say %q:\n%s", args, want, out)
 			}
 		}
+	}
+}
+
+// TestACrashIsNoBadConfiguration: the watchdog's SIGABRT does not end it with 2,
+// after which systemd would not start it again.
+func TestACrashIsNoBadConfiguration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{orgs: []string{"uni-a"}, users: 1})
+	w.must(w.daemon.signal(syscall.SIGABRT))
+	<-w.daemon.done
+	var exit *exec.ExitError
+	if !errors.As(w.daemon.err, &exit) || exit.ExitCode() != -1 {
+		t.Errorf("it ended with %v, want by a signal", w.daemon.err)
 	}
 }
