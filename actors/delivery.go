@@ -146,7 +146,7 @@ func (f *flight) start() {
 	}, func(bool) {
 		s.flying[f.channel].Add(-1)
 		// The place first: the actor, once told, may take it again.
-		if provesLife(m.outcome) {
+		if m.outcome.Result == event.Delivered {
 			f.seat.answered()
 		} else {
 			f.seat.release(1)
@@ -154,17 +154,6 @@ func (f *flight) start() {
 		s.send(self, m)
 		s.flights.end()
 	})
-}
-
-// provesLife reports whether an outcome shows that the receiver, or whatever
-// stands before it, does not hang.
-func provesLife(o event.Outcome) bool {
-	switch o.Result {
-	case event.Delivered, event.Retry, event.Dead:
-		return !o.TimedOut
-	case event.Released, event.Cancelled:
-	}
-	return o.Reached
 }
 
 // attempt makes the attempt, or says why there was none.

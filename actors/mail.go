@@ -139,7 +139,7 @@ func (f *digestFlight) start() {
 		m.next = f.finish(books)
 	}, func(bool) {
 		s.flying[f.channel].Add(-1)
-		if provesLife(m.outcome) {
+		if m.outcome.Result == event.Delivered {
 			f.seat.answered()
 		} else {
 			f.seat.release(1)

@@ -258,7 +258,7 @@ func (r *recovery) usersFound(m usersFound) {
 	// hint left, and nobody waits for a request to ORCID as for a delivery.
 	after := idleFeeds * r.sys.tuning.pollEvery
 	if !m.next.IsZero() {
-		after = min(after, max(m.next.Sub(r.sys.now()), r.sys.tuning.pollEvery))
+		after = min(after, max(m.next.Sub(r.sys.now())+time.Millisecond, r.sys.tuning.pollEvery)) // just after it
 	}
 	r.armFeed(after)
 }

@@ -13,8 +13,8 @@ import "sync"
 // which is an answer, or on trust, of which there is a quarter of the room:
 //
 //	slow    its last attempt timed out: one place, and together at most half
-//	new     it has not answered in this run: one place
-//	proven  as many as it had in flight when it last answered, one more if it
+//	new     it has taken nothing in this run: one place
+//	proven  as many as it had in flight when it last took one, one more if it
 //	        wanted more; beyond that on trust
 //
 // What is slow, new or on trust has together at most three quarters, so that
@@ -158,8 +158,8 @@ func (s *seat) release(n int) {
 	}
 }
 
-// answered gives the place of a delivery back that the receiver answered, well
-// or not: it is no hanging one.
+// answered gives the place of a delivery back that the receiver took. One that
+// fails, however fast, gets no more places by it.
 func (s *seat) answered() {
 	s.change(func() {
 		proven := s.held
