@@ -131,6 +131,7 @@ func (f *flight) start() {
 	s := f.sys
 	m := deliveryDone{run: f.actor.run, channel: f.channel, outcome: event.Outcome{Result: event.Released}, next: f.d.LeaseEnd}
 	self := f.actor.self
+	f.seat.ask()
 	s.spawnGo(func() {
 		// A lease may end while its attempt is on its way: Redis's clock jumps, or
 		// the process stands still. Who comes second posts nothing and looks again
@@ -149,7 +150,7 @@ func (f *flight) start() {
 		if m.outcome.Result == event.Delivered {
 			f.seat.answered()
 		} else {
-			f.seat.release(1)
+			f.seat.failed()
 		}
 		s.send(self, m)
 		s.flights.end()

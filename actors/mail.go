@@ -124,6 +124,7 @@ func (f *digestFlight) start() {
 	s := f.sys
 	m := deliveryDone{run: f.actor.run, channel: f.channel, outcome: event.Outcome{Result: event.Released}, next: f.d.LeaseEnd}
 	self := f.actor.self
+	f.seat.ask()
 	s.spawnGo(func() {
 		// One attempt at a time, also when Redis's clock jumps.
 		one := inAir{org: f.d.Org, channel: event.Email}
@@ -142,7 +143,7 @@ func (f *digestFlight) start() {
 		if m.outcome.Result == event.Delivered {
 			f.seat.answered()
 		} else {
-			f.seat.release(1)
+			f.seat.failed()
 		}
 		s.send(self, m)
 		s.flights.end()

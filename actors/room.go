@@ -53,6 +53,7 @@ type seat struct {
 	room   *room
 	notify func() // places were set aside for this seat; must not block
 	held   int    // places in use, and those set aside
+	asked  int    // places of deliveries on their way, the rest of held is for claims
 	aside  int    // places set aside that take has not collected
 	proven int    // places that its answers speak for; 0: new
 	slow   bool
@@ -158,15 +159,27 @@ func (s *seat) release(n int) {
 	}
 }
 
-// answered gives the place of a delivery back that the receiver took. One that
-// fails, however fast, gets no more places by it.
+// ask says that the receiver is asked with one of the places.
+func (s *seat) ask() { s.change(func() { s.asked++ }) }
+
+// answered gives the place of a delivery back that the receiver took. It proves
+// as many as were on their way: places for a claim that is under way are not.
 func (s *seat) answered() {
 	s.change(func() {
-		proven := s.held
+		proven := s.asked
 		if s.ticket != 0 {
 			proven++
 		}
-		s.room.judge(s, func() { s.proven, s.held = proven, s.held-1 })
+		s.room.judge(s, func() { s.proven, s.asked, s.held = proven, s.asked-1, s.held-1 })
+	})
+}
+
+// failed gives the place of a delivery back that the receiver did not take. One
+// that fails, however fast, gets no more places by it.
+func (s *seat) failed() {
+	s.change(func() {
+		s.asked--
+		s.room.hold(s, -1)
 	})
 }
 

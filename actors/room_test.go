@@ -57,6 +57,9 @@ func TestRoom(t *testing.T) {
 				full := k.full() && k.aside == 0
 				got := k.take(n)
 				k.told, k.inUse = 0, k.inUse+got
+				for range rapid.IntRange(0, got).Draw(t, "asked") { // the rest was claimed in vain
+					k.ask()
+				}
 				k.wants = got == 0 && !full && !k.closed
 				if got > n || got > 1 && k.class() >= fresh || r.tally.used > max(r.capacity, before.used) ||
 					r.tally.slow > max(r.share(2), before.slow) || r.tally.trusted > max(r.share(1), before.trusted) ||
@@ -64,10 +67,13 @@ func TestRoom(t *testing.T) {
 					t.Fatalf("took %d of %d: %+v of %d", got, n, r.tally, r.capacity)
 				}
 			case 3, 4:
-				if k.inUse > 0 {
-					n := rapid.IntRange(1, k.inUse).Draw(t, "back")
+				if n := k.inUse - k.asked; n > 0 {
+					n = rapid.IntRange(1, n).Draw(t, "back")
 					k.inUse -= n
 					k.release(n)
+				} else if k.asked > 0 {
+					k.inUse--
+					k.failed()
 				}
 			case 5:
 				k.leave()
@@ -80,7 +86,7 @@ func TestRoom(t *testing.T) {
 			case 7:
 				r.resize(rapid.IntRange(1, 12).Draw(t, "resize"))
 			case 8, 9:
-				if k.inUse > 0 {
+				if k.asked > 0 {
 					k.inUse--
 					k.answered()
 				}
@@ -89,13 +95,44 @@ func TestRoom(t *testing.T) {
 		}
 		for _, k := range all {
 			k.close()
-			k.release(k.inUse)
+			k.release(k.inUse - k.asked)
+			for k.asked > 0 {
+				k.failed()
+			}
 			k.inUse, k.wants = 0, false
 		}
 		if used, _, waiting := r.usage(); used != 0 || waiting != 0 {
 			t.Fatalf("%d places and %d waiting left", used, waiting)
 		}
 	})
+}
+
+// asking takes places and asks the receiver with each.
+func asking(s *seat, n int) int {
+	got := s.take(n)
+	for range got {
+		s.ask()
+	}
+	return got
+}
+
+// TestAClaimProvesNothing: places for a claim under way are not on their way to
+// the receiver when it answers.
+func TestAClaimProvesNothing(t *testing.T) {
+	t.Parallel()
+	s := newRoom(100).seat(func() {})
+	asking(s, 1)
+	s.answered()
+	asking(s, 1)
+	s.take(8) // the claim finds nothing
+	s.answered()
+	if s.proven != 1 {
+		t.Errorf("%d places are proven by one answer", s.proven)
+	}
+	s.release(8)
+	if s.held != 0 || s.asked != 0 {
+		t.Errorf("%d places are left, %d asked", s.held, s.asked)
+	}
 }
 
 func TestRoomIsFair(t *testing.T) {
@@ -110,7 +147,7 @@ func TestRoomIsFair(t *testing.T) {
 	}
 	// Everybody always wants four places, uses what it gets and gives it back.
 	ask := func(i int) {
-		for range seats[i].take(4) {
+		for range asking(seats[i], 4) {
 			turns[i]++
 			inUse = append(inUse, i)
 		}
@@ -148,11 +185,11 @@ func TestSlowSeatsHaveOnePlaceAndHalfOfTheRoom(t *testing.T) {
 		got += s.take(5)
 	}
 	fast := r.seat(func() {})
-	if n := fast.take(8); got != 4 || n != 1 {
+	if n := asking(fast, 8); got != 4 || n != 1 {
 		t.Fatalf("slow seats have %d, the new one %d of 8", got, n)
 	}
 	fast.answered()
-	if n := fast.take(8); n != 3 { // one by proof, two on trust
+	if n := asking(fast, 8); n != 3 { // one by proof, two on trust
 		t.Fatalf("who answered once has %d of 8", n)
 	}
 	slow[0].release(1)
@@ -203,7 +240,7 @@ func TestHangingSeatsLeavePlacesForOthers(t *testing.T) {
 	r := newRoom(512)
 	well := func() *seat {
 		s := r.seat(func() {})
-		s.take(8)
+		asking(s, 8)
 		s.answered()
 		return s
 	}
@@ -215,23 +252,23 @@ func TestHangingSeatsLeavePlacesForOthers(t *testing.T) {
 		healthy[i] = well()
 	}
 	for _, s := range hanging {
-		s.take(8)
+		asking(s, 8)
 	}
 	for range 20 { // nothing that hangs gets more by asking again
 		for _, s := range hanging {
-			s.take(8)
+			asking(s, 8)
 		}
 	}
 	if r.tally.used > 200+128 {
 		t.Errorf("those that hang have %d places", r.tally.used)
 	}
 	for i, s := range healthy {
-		if s.take(8) == 0 {
+		if asking(s, 8) == 0 {
 			t.Fatalf("healthy channel %d has no place", i)
 		}
 		most := 0
 		for range 12 { // it wants more, and gets it by answering
-			for s.take(8-s.held) > 0 {
+			for asking(s, 8-s.held) > 0 {
 			}
 			most = max(most, s.held)
 			s.answered()

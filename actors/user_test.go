@@ -347,11 +347,11 @@ func TestAProcessThatWasKilledDelaysNobody(t *testing.T) {
 		if n := len(b.orcid.list()); n != 2 {
 			b.Errorf("%d requests after five seconds, want those of the two that were cut off", n)
 		}
-		sleep(55 * time.Second)
+		sleep(50 * time.Second)
 		if n := len(b.orcid.list()); n != 2 {
 			b.Errorf("%d requests before ORCID's pause has ended", n)
 		}
-		sleep(5 * time.Second)
+		sleep(10 * time.Second)
 		if n := b.users.countState(event.RegAlive); n != 3 {
 			b.Errorf("%d registrations live", n)
 		}

@@ -74,7 +74,7 @@ func TestABrokenReceiverIsProbedNotHammered(t *testing.T) {
 		t.Errorf("status does not name the breaker: %+v", w.status().Problems)
 	}
 	probed := asked()
-	if n := probed - 5*len(users); n > 8 { // delivery.concurrency: they were in flight together
+	if n := probed - 5*len(users); n > 2 {
 		t.Errorf("%d attempts before the breaker held", n)
 	}
 	quiet := func(when string) {
