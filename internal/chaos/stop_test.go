@@ -67,6 +67,9 @@ func TestStop(t *testing.T) {
 		}
 		return nil
 	}))
+	// The same signal within a second is taken for the first one once more, as
+	// timeout(1) sends it to a process and to its group.
+	rest(1100 * time.Millisecond)
 	took, err = w.daemon.term(2 * time.Second)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
