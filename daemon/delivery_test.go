@@ -252,7 +252,8 @@ func TestPingsCoalesceWhileAReceiverIsDown(t *testing.T) {
 	w.pingAll(pings, w.users)
 	w.eventually("the pings were fanned out", func() bool {
 		l := w.balanced()
-		return l.Opened+l.Coalesced == pings
+		// On a busy machine some go by the spool, which makes one of two.
+		return l.Opened+l.Coalesced+l.Spool.Coalesced == pings
 	})
 	if st := w.status(); st.Pending != users {
 		t.Errorf("%d slots for %d users", st.Pending, users)

@@ -87,7 +87,7 @@ type Options struct {
 	// 120 s. ORCID's client must never see us close first.
 	IdleTimeout time.Duration
 	// Linger is how long Shutdown goes on accepting while every answer says
-	// Connection: close; 0 means 250 ms, negative not at all.
+	// Connection: close; 0 means 1 s, negative not at all.
 	Linger time.Duration
 }
 
@@ -141,7 +141,7 @@ func (o *Options) complete() error {
 	setDefault(&o.SpoolWait, 5*time.Second)
 	setDefault(&o.ReadTimeout, 10*time.Second)
 	setDefault(&o.IdleTimeout, 120*time.Second)
-	setDefault(&o.Linger, 250*time.Millisecond)
+	setDefault(&o.Linger, time.Second)
 	return nil
 }
 

@@ -273,6 +273,9 @@ return old
 
 // Beat makes one beat and checks the one before; Keep calls it every second.
 func (s *Store) Beat(ctx context.Context) error {
+	// Before the call: one made beside it may be noted before this one's answer
+	// is read, hours later when the process stood still.
+	known := s.guard.beat.Load()
 	now := s.Now().UnixMilli()
 	c := &call{script: s.scripts.beat, mark: s.keys.globalMark(), keys: []string{s.keys.beat()}, args: []any{now}}
 	if err := s.do(ctx, c); err != nil {
@@ -282,12 +285,16 @@ func (s *Store) Beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if known := s.guard.beat.Load(); old < known-beatTolerance.Milliseconds() {
+	if old < known-beatTolerance.Milliseconds() {
 		s.guard.trip(fmt.Sprintf("it was rolled back by at least %s", time.Duration(known-old)*time.Millisecond))
 		return s.guard.Err()
 	}
-	s.guard.beat.Store(max(now, old))
-	return nil
+	for newest := max(now, old); ; {
+		noted := s.guard.beat.Load()
+		if newest <= noted || s.guard.beat.CompareAndSwap(noted, newest) {
+			return nil
+		}
+	}
 }
 
 // checkConnection runs on every new connection, before any call can use it: a
