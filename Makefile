@@ -32,7 +32,7 @@ demo: build ## see it work: simulated ORCID, 4 organisations, 500 researchers (n
 	bin/dispatchd demo $(DEMO)
 
 test: deps ## run every test with the race detector (installs redis-server and chromium when it can)
-	go test -race -count=1 -parallel 6 -timeout 15m ./... # most of a test's time is waiting
+	go test -race -count=1 -parallel 3 -timeout 15m ./... # most of a test's time is waiting
 
 bench: deps ## measure the built daemon beside its baselines (under 8 minutes); writes bench/REPORT.md
 	go run ./bench -write

@@ -14,7 +14,7 @@ func TestDemo(t *testing.T) {
 	var out, logged lockedBuffer
 	level := new(slog.LevelVar)
 	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: level}))
-	if err := demo(t.Context(), demoOptions{For: 5 * time.Second, Users: 80, Speed: 60, Out: &out}, log, level); err != nil {
+	if err := demo(t.Context(), demoOptions{For: 12 * time.Second, Users: 80, Speed: 60, Out: &out}, log, level); err != nil {
 		t.Errorf("the demo: %v\n%s\n%s", err, out.String(), logged.String())
 	}
 	text := out.String()

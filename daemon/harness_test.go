@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 const (
 	clientMain, clientOther   = "APP-ACCEPT0000000001", "APP-ACCEPT0000000002"
 	secretMain, secretOther   = "main-client-s3cret-7f21", "other-client-s3cret-9c44"
-	patience                  = 30 * time.Second // nothing of ours takes so long, a loaded machine may
-	longestPing               = 5 * time.Second  // loose, since disks stall under load; bench has the claims
+	patience                  = 2 * time.Minute // nothing of ours takes so long, a loaded machine may
+	longestPing               = 5 * time.Second // loose, since disks stall under load; bench has the claims
 	pollEvery                 = 5 * time.Millisecond
 	jumpedBreaker, jumpedHold = 61 * time.Second, 34 * time.Second
 )
