@@ -312,6 +312,9 @@ func (c *chaos) sound() error {
 	return errors.Join(errs...)
 }
 
+// keptGoroutines is how many that delivered something are kept for the next.
+const keptGoroutines = 128
+
 // backToBase waits until goroutines and memory are near what peace needs. The
 // callback listener keeps the goroutine of a connection that has ended for up to
 // 20 s: a long freeze leaves one for every ping that was given up.
@@ -321,7 +324,7 @@ func (c *chaos) backToBase() error {
 		if err != nil {
 			return err
 		}
-		if n := m["go_goroutines"]; n > 1.5*c.goroutines+50 {
+		if n := m["go_goroutines"]; n > 1.5*c.goroutines+50+keptGoroutines {
 			return fmt.Errorf("%v goroutines, in peace %v", n, c.goroutines)
 		}
 		if n := m["process_resident_memory_bytes"]; n > 2*c.memory+64<<20 {
