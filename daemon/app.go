@@ -202,7 +202,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 		Username: c.Redis.Username, Password: c.Redis.Password, CAFile: c.Redis.CAFile, Prefix: c.Redis.Prefix,
 		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: a.stateDir,
 		DeadLetters: c.Delivery.DeadLetters, AttemptLog: c.Delivery.AttemptLog,
-		OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
+		OnAppended: a.wakeFanout, OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare redis: %w", err)
@@ -275,8 +275,8 @@ func (a *app) setIntake() error {
 			name, ok := (*a.clients.Load())[clientID]
 			return name, ok
 		},
-		Hub:        a.findHub,
-		OnAppended: a.wakeFanout, OnTaken: func() { a.gaps.Pinged() }, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
+		Hub:     a.findHub,
+		OnTaken: func() { a.gaps.Pinged() }, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the callback listener: %w", err)

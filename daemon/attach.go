@@ -61,9 +61,9 @@ func (at *attachment) isStarted() bool {
 }
 
 // wakeFanout hints the reader of the intake log, once there is one.
-func (a *app) wakeFanout() {
+func (a *app) wakeFanout(lane int) {
 	if f := a.attached.fanout.Load(); f != nil {
-		f.Wake()
+		f.Wake(lane)
 	}
 }
 
@@ -201,7 +201,7 @@ func (a *app) startAttached(ctx context.Context) error {
 	}
 	drainer, err := spool.NewDrainer(a.spool, spool.DrainerOptions{
 		Log: a.store, Guard: a.store.Guard().Err, Logger: a.log, Registerer: a.reg,
-		OnAppended: func() { reader.Wake(); a.intake.LogWorks() },
+		OnAppended: a.intake.LogWorks,
 	})
 	if err != nil {
 		return undo(err)

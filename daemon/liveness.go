@@ -50,7 +50,7 @@ func (a *app) setLiveness() error {
 		Credentials: func() []string { return credentialNames(a.config.Load()) },
 		Every:       func() time.Duration { return a.config.Load().ORCID.CatchUp },
 		Guard:       func() error { return a.store.Guard().Err() },
-		Gaps:        a.gaps, Backlog: a.oldestPing, Wake: a.wakeFanout, Now: a.store.Now, Logger: a.log, Panics: a.metrics.panicked, Registerer: a.reg,
+		Gaps:        a.gaps, Backlog: a.oldestPing, Now: a.store.Now, Logger: a.log, Panics: a.metrics.panicked, Registerer: a.reg,
 		Tick: a.o.lookEvery,
 	})
 	return err

@@ -109,13 +109,11 @@ func New(o Options) (*Reader, error) {
 	return r, nil
 }
 
-// Wake says that the log has news. It does not block.
-func (r *Reader) Wake() {
-	for _, w := range r.wake {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
+// Wake says that a lane of the log has news. It does not block.
+func (r *Reader) Wake(lane int) {
+	select {
+	case r.wake[lane] <- struct{}{}:
+	default:
 	}
 }
 
@@ -349,7 +347,8 @@ func (r *Reader) retire(ctx context.Context, l *lane) error {
 		if err := r.o.Store.RemoveEntries(ctx, l.number, gone); err != nil {
 			return err
 		}
-		l.applied = append(l.applied[:0:0], l.applied[n:]...)
+		// Not copied: append moves them to new room when this one is used up.
+		l.applied = l.applied[n:]
 	}
 	if limit.Sub(l.trimmed) > 10*time.Second {
 		// Only entries that are gone from the log may be forgotten: those before

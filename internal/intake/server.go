@@ -59,9 +59,6 @@ type Options struct {
 	// Guard returns an error while Redis must not be trusted: pings then go to
 	// the spool. nil means never. It must not block.
 	Guard func() error
-	// OnAppended is called after each append, as a hint to the fan-out; nil
-	// means nothing. It must not block.
-	OnAppended func()
 	// OnTaken is called after each group of pings that was made durable, in the
 	// log or in the spool; nil means nothing. It must not block.
 	OnTaken    func()
@@ -122,9 +119,6 @@ func (o *Options) complete() error {
 	if o.Hub == nil {
 		o.Hub = func([]byte, time.Time) (string, orcid.ID, hub.Verdict) { return "", orcid.ID{}, hub.Unknown }
 	}
-	if o.OnAppended == nil {
-		o.OnAppended = func() {}
-	}
 	if o.OnTaken == nil {
 		o.OnTaken = func() {}
 	}
@@ -168,7 +162,7 @@ type Server struct {
 	listeners []*listener
 }
 
-// New makes a Server and starts its lanes; Shutdown must be called to end them.
+// New makes a Server; it has nothing to end before Serve.
 func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -219,7 +213,7 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // Shutdown ends the listener and loses nothing: for Linger it accepts on and
 // tells every connection to close, then it stops accepting, waits for the
-// requests under way, and ends the lanes when the last ping is durable. When
+// requests under way, and returns when the last ping is durable. When
 // ctx ends first, connections are cut; pings that a handler has already taken
 // are still written. Later calls wait for the first.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -248,7 +242,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = fmt.Errorf("stop the callback listener: %w", err)
 		s.conns.closeAll()
 	}
-	// The lanes write what is queued before they end; a handler that comes
+	// What is queued is written before; a handler that comes
 	// later, on a connection that was cut, is refused.
 	s.writer.stop()
 	return err

@@ -127,7 +127,6 @@ type testBundle struct {
 	clock *clock
 	words *words
 	reg   *prometheus.Registry
-	hints atomic.Int64
 }
 
 // setup starts a Server on a loopback port, with a real spool.
@@ -156,7 +155,6 @@ func setup(tb testing.TB, change ...func(*Options)) *testBundle {
 		},
 		Log:        b.log,
 		Spool:      b.spool,
-		OnAppended: func() { b.hints.Add(1) },
 		Now:        b.clock.Now,
 		Logger:     slog.New(slog.NewTextHandler(b.words, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Registerer: b.reg,

@@ -28,9 +28,10 @@ var (
 	errPanic     = errors.New("panic")
 )
 
-// writer makes pings durable. Each lane is one goroutine that takes everything
-// queued and writes it as one group; while it writes, the next group gathers.
-// Nobody waits for a group to fill: that would halve the throughput.
+// writer makes pings durable, in groups: at most Options.Lanes are written at
+// once, and while they are the next one gathers. Whoever finds a lane free writes
+// at once and by itself, so that a ping alone wakes no other goroutine. Nobody
+// waits for a group to fill: that would halve the throughput.
 type writer struct {
 	o       *Options
 	logger  *slog.Logger
@@ -38,13 +39,15 @@ type writer struct {
 	breaker breaker
 	mode    mode
 
-	queue chan *waiting
-	pool  sync.Pool // of *waiting
-	lanes sync.WaitGroup
+	pool   sync.Pool // of *waiting
+	groups sync.Pool // of *group
+	lanes  sync.WaitGroup
+	done   chan struct{} // closed when stop has ended
 
-	mu      sync.RWMutex // held for reading while queueing, so that stop closes no queue in use
+	mu      sync.Mutex
+	queue   []*waiting
+	busy    int // lanes that write
 	stopped bool
-	done    chan struct{} // closed when the lanes have ended
 }
 
 // waiting is a handler that waits for its ping to be durable.
@@ -53,19 +56,21 @@ type waiting struct {
 	done chan outcome // of one place
 }
 
+// group is what goes into the log as one entry.
+type group struct {
+	members []*waiting
+	pings   []event.Ping
+}
+
 func newWriter(o *Options, logger *slog.Logger, m *metrics) *writer {
 	w := &writer{
 		o: o, logger: logger, metrics: m,
 		breaker: breaker{probeAfter: o.ProbeAfter},
-		queue:   make(chan *waiting, o.MaxConns),
 		done:    make(chan struct{}),
 	}
 	w.pool.New = func() any { return &waiting{done: make(chan outcome, 1)} }
+	w.groups.New = func() any { return new(group) }
 	w.mode.logger = logger
-	for range o.Lanes {
-		w.lanes.Add(1)
-		go w.lane()
-	}
 	return w
 }
 
@@ -73,24 +78,36 @@ func newWriter(o *Options, logger *slog.Logger, m *metrics) *writer {
 func (w *writer) write(p event.Ping) outcome {
 	x := w.pool.Get().(*waiting)
 	x.ping = p
-	w.mu.RLock()
+	w.mu.Lock()
 	if w.stopped {
-		w.mu.RUnlock()
+		w.mu.Unlock()
 		return nowhere
 	}
-	w.queue <- x
-	w.mu.RUnlock()
+	w.queue = append(w.queue, x)
+	var g *group
+	if w.busy < w.o.Lanes {
+		w.busy++
+		w.lanes.Add(1)
+		g = w.gather()
+	}
+	w.mu.Unlock()
+	if g != nil {
+		w.put(g)
+		if g = w.next(); g != nil {
+			// This ping has its answer; the others have a lane of their own.
+			go w.lane(g)
+		}
+	}
 	out := <-x.done
 	w.pool.Put(x)
 	return out
 }
 
-// stop ends the lanes after they have written everything queued.
+// stop returns when everything queued is written; later pings are refused.
 func (w *writer) stop() {
 	w.mu.Lock()
 	w.stopped = true
 	w.mu.Unlock()
-	close(w.queue)
 	w.lanes.Wait()
 	close(w.done)
 }
@@ -105,40 +122,51 @@ func (w *writer) wait(ctx context.Context) error {
 	}
 }
 
-func (w *writer) lane() {
-	defer w.lanes.Done()
-	group := make([]*waiting, 0, maxGroup)
-	pings := make([]event.Ping, 0, maxGroup)
-	for first := range w.queue {
-		group = w.gather(append(group[:0], first))
-		pings = pings[:0]
-		for _, x := range group {
-			pings = append(pings, x.ping)
-		}
-		out := w.commit(pings)
-		for _, x := range group {
-			x.done <- out
-		}
-		if out != nowhere {
-			w.o.OnTaken()
-		}
+// lane writes one group after the other until nothing is queued.
+func (w *writer) lane(g *group) {
+	for ; g != nil; g = w.next() {
+		w.put(g)
 	}
 }
 
-// gather takes what is queued, without waiting for more.
-func (w *writer) gather(group []*waiting) []*waiting {
-	for len(group) < maxGroup {
-		select {
-		case x, ok := <-w.queue:
-			if !ok {
-				return group
-			}
-			group = append(group, x)
-		default:
-			return group
-		}
+// next takes the next group; without one the lane is free again.
+func (w *writer) next() *group {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		w.busy--
+		w.lanes.Done()
+		return nil
 	}
-	return group
+	return w.gather()
+}
+
+// gather takes what is queued, under w.mu.
+func (w *writer) gather() *group {
+	g := w.groups.Get().(*group)
+	n := min(len(w.queue), maxGroup)
+	g.members = append(g.members[:0], w.queue[:n]...)
+	left := copy(w.queue, w.queue[n:])
+	clear(w.queue[left:])
+	w.queue = w.queue[:left]
+	g.pings = g.pings[:0]
+	for _, x := range g.members {
+		g.pings = append(g.pings, x.ping)
+	}
+	return g
+}
+
+// put makes a group durable and tells its handlers.
+func (w *writer) put(g *group) {
+	out := w.commit(g.pings)
+	for _, x := range g.members {
+		x.done <- out
+	}
+	clear(g.members)
+	w.groups.Put(g)
+	if out != nowhere {
+		w.o.OnTaken()
+	}
 }
 
 // commit writes the pings to the log; to the spool while Redis is away or must
@@ -184,7 +212,6 @@ func (w *writer) append(pings []event.Ping) error {
 	}
 	w.breaker.succeed()
 	w.mode.set(ToLog, nil, w.o.Now())
-	w.o.OnAppended()
 	return nil
 }
 

@@ -306,12 +306,10 @@ func TestRunDoesWhatIsDueAndStops(t *testing.T) {
 	w.change(w.users[4])
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	woken := make(chan struct{}, 8)
-	w.watch.o.Wake = func() { woken <- struct{}{} }
 	go func() { w.watch.Run(ctx); close(done) }()
 	w.must(w.watch.Owe(ctx, []string{"main"}, since))
 	select {
-	case <-woken:
+	case <-w.appended:
 	case <-time.After(20 * time.Second):
 		t.Fatal("nothing was told")
 	}

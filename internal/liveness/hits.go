@@ -188,7 +188,6 @@ func (w *Watcher) tell(ctx context.Context, credential string, missed []hit, now
 		if err := w.o.Store.Append(ctx, pings); err != nil {
 			return err
 		}
-		w.o.Wake()
 	}
 	for _, h := range missed {
 		result := resultTold

@@ -76,10 +76,8 @@ type Options struct {
 	// Backlog returns when the oldest ping was accepted that is not fanned out yet,
 	// wherever it waits; zero: none does.
 	Backlog func(ctx context.Context) (time.Time, error)
-	// Wake says that the intake log has news; it must not block.
-	Wake   func()
-	Now    func() time.Time // the time that everything stored is measured by
-	Logger *slog.Logger
+	Now     func() time.Time // the time that everything stored is measured by
+	Logger  *slog.Logger
 	// Panics counts a recovered panic.
 	Panics     func(component string)
 	Registerer prometheus.Registerer
@@ -122,7 +120,7 @@ type trial struct {
 // New checks the options.
 func New(o Options) (*Watcher, error) {
 	if o.Store == nil || o.Directory == nil || o.ORCID == nil || o.Credentials == nil || o.Every == nil || o.Guard == nil ||
-		o.Gaps == nil || o.Backlog == nil || o.Wake == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
+		o.Gaps == nil || o.Backlog == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
 		return nil, errors.New("liveness: every option but Tick and Registerer must be set")
 	}
 	if o.Tick <= 0 {

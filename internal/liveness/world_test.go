@@ -39,6 +39,8 @@ type world struct {
 	every time.Duration
 	users []orcid.ID
 	began time.Time // when everybody was registered
+
+	appended chan struct{} // after something was appended to the intake log
 }
 
 var errBroken = errors.New("injected: ORCID is broken")
@@ -83,7 +85,7 @@ func (d *direct) LastModified(ctx context.Context, _ string, id orcid.ID) (time.
 // one of another credential; then a week goes by.
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
-	w := &world{t: t, dir: directory.New(), every: 24 * time.Hour}
+	w := &world{t: t, dir: directory.New(), every: 24 * time.Hour, appended: make(chan struct{}, 1)}
 	var err error
 	w.sim, err = sim.New(sim.Options{Manual: true, Start: noon, RateLimit: -1, Seed: 7})
 	w.must(err)
@@ -99,6 +101,12 @@ func newWorld(t *testing.T, n int) *world {
 	w.must(err)
 	w.store, err = store.New(store.Options{
 		URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: slog.New(slog.DiscardHandler), Now: w.sim.Now,
+		OnAppended: func(int) {
+			select {
+			case w.appended <- struct{}{}:
+			default:
+			}
+		},
 	})
 	w.must(err)
 	t.Cleanup(func() { w.must(w.store.Close()) })
@@ -129,7 +137,7 @@ func (w *world) restart() {
 	var err error
 	w.watch, err = New(Options{
 		Store: w.store, Directory: w.dir, ORCID: w.orcid, Credentials: func() []string { return []string{"main"} },
-		Every: func() time.Duration { return w.every }, Guard: func() error { return nil }, Gaps: w.gaps.Gaps, Backlog: w.backlog, Wake: func() {},
+		Every: func() time.Duration { return w.every }, Guard: func() error { return nil }, Gaps: w.gaps.Gaps, Backlog: w.backlog,
 		Now: w.sim.Now, Logger: slog.New(slog.DiscardHandler), Panics: func(c string) { w.t.Errorf("%s panicked", c) },
 	})
 	w.must(err)

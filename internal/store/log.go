@@ -172,6 +172,7 @@ func (s *Store) AppendItems(ctx context.Context, items []Item) error {
 	if err := s.do(ctx, c); err != nil {
 		return fmt.Errorf("append to the intake log: %w", err)
 	}
+	s.onAppended(lane)
 	return nil
 }
 

@@ -6,8 +6,9 @@ import (
 )
 
 // merger joins concurrent calls of one verb into batches: whoever comes first
-// starts a flush, whatever queues up meanwhile goes together in the next one.
-// Nothing ever waits for company, so an idle verb costs one round trip.
+// flushes at once and by itself, whatever queues up meanwhile goes together in
+// the next flush. Nothing ever waits for company, so an idle verb costs one
+// round trip and wakes no other goroutine.
 type merger[Q, R any] struct {
 	// flush does a whole batch; it returns one result and one error per entry.
 	flush func(ctx context.Context, batch []Q) ([]R, []error)
@@ -32,18 +33,26 @@ type merged[R any] struct {
 	err error
 }
 
-// Do queues q and waits for its result. When ctx ends first the call may still
-// take effect.
+// Do returns the result of q. When ctx ends first the call may still take
+// effect; one that flushes by itself ends when Redis has answered, or with the
+// time limit of that.
 func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	w := waiting[Q, R]{q: q, out: make(chan merged[R], 1)}
+	var batch []waiting[Q, R]
 	m.mu.Lock()
 	m.queue = append(m.queue, w)
 	if m.active < m.parallel {
 		m.active++
 		m.done.Add(1)
-		go m.run()
+		batch = m.gather()
 	}
 	m.mu.Unlock()
+	if batch != nil {
+		m.put(batch)
+		if batch = m.next(); batch != nil {
+			go m.run(batch) // q has its result; the others are not for its caller to do
+		}
+	}
 	select {
 	case r := <-w.out:
 		return r.r, r.err
@@ -54,29 +63,42 @@ func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 }
 
 // run flushes until the queue is empty.
-func (m *merger[Q, R]) run() {
-	defer m.done.Done()
-	for {
-		m.mu.Lock()
-		n := min(len(m.queue), m.max)
-		if n == 0 {
-			m.active--
-			m.mu.Unlock()
-			return
-		}
-		batch := m.queue[:n:n]
-		m.queue = append([]waiting[Q, R](nil), m.queue[n:]...)
-		m.mu.Unlock()
+func (m *merger[Q, R]) run(batch []waiting[Q, R]) {
+	for ; batch != nil; batch = m.next() {
+		m.put(batch)
+	}
+}
 
-		qs := make([]Q, n)
-		for i, w := range batch {
-			qs[i] = w.q
-		}
-		// A batch belongs to many callers; none of their contexts may end it.
-		rs, errs := m.flush(context.Background(), qs)
-		for i, w := range batch {
-			w.out <- merged[R]{rs[i], errs[i]}
-		}
+// next takes the next batch, nil when the queue is empty.
+func (m *merger[Q, R]) next() []waiting[Q, R] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.queue) == 0 {
+		m.active--
+		m.done.Done()
+		return nil
+	}
+	return m.gather()
+}
+
+// gather takes what is queued, under m.mu.
+func (m *merger[Q, R]) gather() []waiting[Q, R] {
+	n := min(len(m.queue), m.max)
+	batch := m.queue[:n:n]
+	m.queue = append([]waiting[Q, R](nil), m.queue[n:]...)
+	return batch
+}
+
+// put flushes a batch. It belongs to many callers; none of their contexts may
+// end it.
+func (m *merger[Q, R]) put(batch []waiting[Q, R]) {
+	qs := make([]Q, len(batch))
+	for i, w := range batch {
+		qs[i] = w.q
+	}
+	rs, errs := m.flush(context.Background(), qs)
+	for i, w := range batch {
+		w.out <- merged[R]{rs[i], errs[i]}
 	}
 }
 

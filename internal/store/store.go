@@ -53,6 +53,9 @@ type Options struct {
 	// AttemptLog is how many attempts are kept per organisation and channel, for
 	// at most 90 days. Default (0) 1,000.
 	AttemptLog int
+	// OnAppended is called after each entry that was appended to a lane of the
+	// intake log, for whoever reads it; nil means nothing. It must not block.
+	OnAppended func(lane int)
 	// OnForgot is called once when Redis turns out to have forgotten; it must
 	// not block.
 	OnForgot   func(reason string)
@@ -81,6 +84,8 @@ type Store struct {
 	strict   bool
 	volatile bool
 	warnings []string
+
+	onAppended func(lane int)
 
 	deadLetters, attemptLog int
 	recent                  recent
@@ -114,8 +119,13 @@ func New(o Options) (*Store, error) {
 		strict:   o.Strict,
 		volatile: o.AllowVolatile,
 
+		onAppended: o.OnAppended,
+
 		deadLetters: orDefault(o.DeadLetters, 100_000),
 		attemptLog:  orDefault(o.AttemptLog, 1000),
+	}
+	if s.onAppended == nil {
+		s.onAppended = func(int) {}
 	}
 	if s.timeout <= 0 {
 		s.timeout = 5 * time.Second

@@ -339,3 +339,27 @@ func TestScriptsSurviveScriptFlush(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoReadsTheLogIsToldTheLane(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		ctx := context.Background()
+		var told []int
+		s.onAppended = func(lane int) { told = append(told, lane) }
+		for i := range uint64(4) {
+			if err := s.Append(ctx, []event.Ping{{Credential: "main", ORCID: testID(t, i), AcceptedAt: s.Now()}}); err != nil {
+				t.Fatal(err)
+			}
+			entries, err := s.ReadLog(ctx, told[len(told)-1], "", 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(entries); n == 0 || entries[n-1].Items[0].ORCID != testID(t, i) {
+				t.Errorf("append %d: told lane %d, which has %v", i, told[len(told)-1], entries)
+			}
+		}
+		if len(told) != 4 {
+			t.Errorf("told %v, want one lane for each append", told)
+		}
+	})
+}

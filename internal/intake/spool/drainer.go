@@ -33,8 +33,8 @@ type DrainerOptions struct {
 	// Guard returns an error while Redis must not be written to; nil means
 	// never. It must not block.
 	Guard func() error
-	// OnAppended is called after each append, for the fan-out and for intake's
-	// breaker (intake.Server.LogWorks); nil means nothing. It must not block.
+	// OnAppended is called after each append, for intake's breaker
+	// (intake.Server.LogWorks); nil means nothing. It must not block.
 	OnAppended func()
 	Rate       int           // pings a second at most; 0 means 2000
 	Batch      int           // pings in one append, at most 256; 0 means 256
