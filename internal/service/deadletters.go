@@ -47,6 +47,19 @@ func (s *Service) Attempts(ctx context.Context, orgID string, ch event.Channel, 
 	return list, nil
 }
 
+// LastDay returns how many attempts of an organisation ended in each of the last
+// 24 hours, the oldest first.
+func (s *Service) LastDay(ctx context.Context, orgID string) ([store.DayHours]store.Hour, error) {
+	if _, err := s.get(orgID); err != nil {
+		return [store.DayHours]store.Hour{}, err
+	}
+	day, err := s.o.Store.LastDay(ctx, orgID)
+	if err != nil {
+		return day, Explain("read the last day", err)
+	}
+	return day, nil
+}
+
 // Replay tries dead letters again: one, those since a time, or all. It is a
 // job, so that it goes on after a restart; concurrency limits hold as always.
 func (s *Service) Replay(ctx context.Context, by By, orgID string, sel store.Selection) (store.Job, error) {

@@ -23,6 +23,19 @@ const excerptsKept = 50
 // Looking after it costs more than adding to it, so that is done at about every
 // 64th: until then there may be some more attempts and excerpts than are shown.
 const attemptLua = `
+-- tally counts attempts of a channel by the hour in which they ended; an hour's
+-- first makes those go that are too old.
+local function tally(key, good, poor)
+  local hour, first = math.floor(now / HOUR), false
+  if good > 0 then first = redis.call('HINCRBY', key, hour .. '+', good) == good end
+  if poor > 0 then first = redis.call('HINCRBY', key, hour .. '-', poor) == poor or first end
+  if not first then return end
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if tonumber(string.match(field, '^%d+')) < hour - 23 then redis.call('HDEL', key, field) end
+  end
+  redis.call('PEXPIRE', key, 24 * HOUR)
+end
+
 local function remember(key, lines, most, oldest)
   local n = redis.call('LPUSH', key, unpack(lines))
   if n > most then
@@ -42,6 +55,20 @@ local function remember(key, lines, most, oldest)
   end
 end
 `
+
+// tallied says how an attempt counts in the picture of the last day: those that
+// delivered and those that failed. Where nothing was sent, nothing counts.
+func tallied(o event.Outcome) (good, poor int) {
+	switch {
+	case o.Attempt.Start.IsZero() || o.Attempt.Result == event.Shadow:
+		return 0, 0
+	case o.Result == event.Delivered:
+		return 1, 0
+	case o.Result == event.Retry || o.Result == event.Dead:
+		return 0, 1
+	}
+	return 0, 0
+}
 
 // attemptLine is an attempt as the log keeps it; empty for what was none.
 func attemptLine(o event.Outcome) string {
@@ -160,4 +187,78 @@ func (s *Store) Lately(ctx context.Context, orgs []string) ([]Ratio, error) {
 		}
 	}
 	return out, nil
+}
+
+// dayBody: KEYS mark, tallies. Returns each one's fields and values.
+const dayBody = `
+local out = {}
+for i = 2, #KEYS do out[#out + 1] = redis.call('HGETALL', KEYS[i]) end
+return out
+`
+
+// DayHours is how many hours LastDay tells of.
+const DayHours = 24
+
+// Hour is how many attempts ended in an hour, over both channels.
+type Hour struct {
+	Delivered int `json:"delivered"`
+	Failed    int `json:"failed"`
+}
+
+// LastDay tells how many attempts ended in each of the last 24 hours of the
+// clock, the oldest first; the last one is the hour that now runs.
+func (s *Store) LastDay(ctx context.Context, org string) ([DayHours]Hour, error) {
+	var day [DayHours]Hour
+	if err := checkChannel(org, event.Webhook); err != nil {
+		return day, fmt.Errorf("read the last day: %w", err)
+	}
+	p := orgPartition(org)
+	c := &call{script: s.scripts.day, mark: s.keys.mark(p)}
+	for _, ch := range event.Channels {
+		c.keys = append(c.keys, s.keys.tally(p, org, ch))
+	}
+	if err := s.one(ctx, "read the last day", org, c); err != nil {
+		return day, err
+	}
+	list, err := c.list()
+	if err != nil {
+		return day, err
+	}
+	last := s.Now().UnixMilli() / time.Hour.Milliseconds()
+	for _, v := range list {
+		pairs, ok := v.([]any)
+		if !ok || len(pairs)%2 != 0 {
+			return day, fmt.Errorf("read the last day of %s: unexpected answer %T", org, v)
+		}
+		for i := 0; i < len(pairs); i += 2 {
+			field, _ := pairs[i].(string)
+			value, _ := pairs[i+1].(string)
+			hour, kind, err := tallyField(field)
+			if err != nil {
+				return day, fmt.Errorf("read the last day of %s: %w", org, err)
+			}
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return day, fmt.Errorf("read the last day of %s: %w", org, err)
+			}
+			at := DayHours - 1 - (last - hour)
+			switch {
+			case at < 0 || at >= DayHours: // left over, or the clock went back
+			case kind == '+':
+				day[at].Delivered += n
+			default:
+				day[at].Failed += n
+			}
+		}
+	}
+	return day, nil
+}
+
+// tallyField reads a field of a tally: the hour since 1970, then + or -.
+func tallyField(field string) (hour int64, kind byte, err error) {
+	if n := len(field) - 1; n > 0 && (field[n] == '+' || field[n] == '-') {
+		hour, err = strconv.ParseInt(field[:n], 10, 64)
+		return hour, field[n], err
+	}
+	return 0, 0, fmt.Errorf("the field %q of a tally is damaged", field)
 }

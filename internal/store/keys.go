@@ -107,6 +107,11 @@ func (k keys) attempts(p int, o string, ch event.Channel) string {
 	return k.channel(p, o, ch) + "attempts"
 }
 
+// tally counts the attempts of the last day by the hour.
+func (k keys) tally(p int, o string, ch event.Channel) string {
+	return k.channel(p, o, ch) + "tally"
+}
+
 // Keys of e-mail.
 func (k keys) month(p int, o string, m Month) string {
 	return k.part(p) + "o:" + o + ":month:" + string(m)

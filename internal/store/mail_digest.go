@@ -177,11 +177,11 @@ func readDigest(org string, answer []any) (*event.Digest, error) {
 	return d, nil
 }
 
-// finishDigestBody: KEYS as openDigestBody has them, then the attempt log; ARGV
+// finishDigestBody: KEYS as openDigestBody has them, then the attempt log and the tally; ARGV
 // mark, now, member of the ready index, id, result, try again at (ms), first
 // attempt (ms), status, reason, when what is left of the slots comes due (ms),
 // most dead letters, most attempts in the log, oldest (ms), attempt for the log
-// (or empty), then users of whom nobody is told any more. Returns when next
+// (or empty), how many attempts delivered and how many failed, then users of whom nobody is told any more. Returns when next
 // ready or -1, and how many slots are still to be closed.
 const finishDigestBody = `
 local c = channel(4, ARGV[3])
@@ -194,6 +194,7 @@ local function hold(till, why)
 end
 if not v[2] then
   if ARGV[14] ~= '' then remember(KEYS[11], {ARGV[14]}, tonumber(ARGV[12]), tonumber(ARGV[13])) end
+  tally(KEYS[12], tonumber(ARGV[15]), tonumber(ARGV[16]))
   redis.call('HDEL', D, 'flying')
   if result == 'retry' or result == 'released' then
     if result == 'retry' then
@@ -212,7 +213,7 @@ if not v[2] then
   v[2], v[4], v[5] = result, ARGV[8], ARGV[9]
 end
 local gone = {}
-for i = 15, #ARGV do gone[ARGV[i]] = true end
+for i = 17, #ARGV do gone[ARGV[i]] = true end
 local attempts = (tonumber(v[3]) or 0) + 1
 
 -- late is deliveredLate of finish: the slot died, and was told all the same.
@@ -317,16 +318,17 @@ func (s *Store) FinishDigest(ctx context.Context, d event.Digest, o event.Outcom
 		return time.Time{}, fmt.Errorf("finish a digest of %s: unknown result %q", d.Org, o.Result)
 	}
 	line := attemptLine(o)
+	good, poor := tallied(o)
 	for {
 		c, err := s.digestCall(s.scripts.finishDigest, d.Org)
 		if err != nil {
 			return time.Time{}, err
 		}
 		now := s.Now()
-		c.keys = append(c.keys, s.keys.attempts(orgPartition(d.Org), d.Org, event.Email))
+		c.keys = append(c.keys, s.keys.attempts(orgPartition(d.Org), d.Org, event.Email), s.keys.tally(orgPartition(d.Org), d.Org, event.Email))
 		c.args = append(c.args, d.ID, string(o.Result), dueMillis(o.RetryAt, now), dueMillis(o.Attempt.Start, now),
 			statusText(o.Attempt.Status), digestReason(o), dueMillis(due, now), s.deadLetters, s.attemptLog,
-			now.Add(-attemptAge).UnixMilli(), line)
+			now.Add(-attemptAge).UnixMilli(), line, good, poor)
 		for _, id := range gone {
 			c.args = append(c.args, slotField(id))
 		}

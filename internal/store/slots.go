@@ -18,7 +18,7 @@ type slotScripts struct {
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
 	fresh                           *script
-	attemptPage                     *script
+	attemptPage, day                *script
 	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
 }
@@ -54,6 +54,7 @@ func newSlotScripts() slotScripts {
 		lately:      newScript("lately", allowOOM, latelyBody),
 		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
+		day:         newScript("day", allowOOM, dayBody),
 		audit:       newScript("audit", allowOOM, auditBody),
 		auditLane:   newScript("audit_lane", allowOOM, auditLaneBody),
 		totals:      newScript("totals", allowOOM, totalsBody),

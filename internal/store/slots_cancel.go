@@ -130,7 +130,7 @@ func (s *Store) ForgetHolds(ctx context.Context, org string) error {
 }
 
 // dropOrganisationBody: KEYS mark, ready, ledger, five a channel, then the
-// attempt logs; ARGV mark, now, members of the ready index.
+// attempt logs, tallies and API tokens; ARGV mark, now, members of the ready index.
 const dropOrganisationBody = `
 for i = 3, #ARGV do
   local c = channel(4 + (i - 3) * 5, ARGV[i])
@@ -169,7 +169,7 @@ func (s *Store) DropOrganisation(ctx context.Context, org string) error {
 	}
 	c, p := s.orgCall(s.scripts.forget, org)
 	for _, ch := range event.Channels {
-		c.keys = append(c.keys, s.keys.attempts(p, org, ch))
+		c.keys = append(c.keys, s.keys.attempts(p, org, ch), s.keys.tally(p, org, ch))
 	}
 	c.keys = append(c.keys, s.keys.apiTokens(p, org))
 	return s.one(ctx, "drop the channels", org, c)

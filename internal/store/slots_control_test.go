@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -204,6 +205,81 @@ func TestDroppingAnOrganisationLeavesNoKey(t *testing.T) {
 	if err != nil || len(ready) != 1 || ready[0].Org != "uni-b" {
 		t.Errorf("ready %v, %v", ready, err)
 	}
+}
+
+// TestTheLastDayIsCountedByTheHour: also what the attempt log has no room for.
+func TestTheLastDayIsCountedByTheHour(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		b.clock.advance(b.s.Now().Truncate(time.Hour).Add(time.Hour + time.Minute).Sub(b.s.Now())) // an hour has just begun
+		none := event.Delivery{Org: "uni-a", ORCID: testID(b.T, 7), Type: event.Updated, Token: "none"}
+		many := func(n int, ch event.Channel, r event.Result, change func(*event.Outcome)) {
+			b.Helper()
+			var all sync.WaitGroup
+			for range n { // as a busy organisation's: merged into batches
+				all.Go(func() {
+					d, o := none, b.failed(r, 500)
+					d.Channel = ch
+					if change != nil {
+						change(&o)
+					}
+					if _, err := b.s.Finish(ctx, d, o); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		day := func() [DayHours]Hour {
+			b.Helper()
+			day, err := b.s.LastDay(ctx, "uni-a")
+			b.must(err)
+			return day
+		}
+		want := [DayHours]Hour{}
+		if got := day(); got != want {
+			b.Errorf("nothing was sent: %v", got)
+		}
+		many(600, event.Webhook, event.Delivered, nil)
+		many(150, event.Webhook, event.Retry, nil)
+		many(50, event.Email, event.Dead, nil)
+		many(50, event.Email, event.Delivered, nil)
+		many(3, event.Webhook, event.Released, nil) // no attempts
+		many(3, event.Webhook, event.Cancelled, nil)
+		many(3, event.Webhook, event.Delivered, func(o *event.Outcome) { o.Attempt.Result = event.Shadow })
+		want[23] = Hour{650, 200}
+		if got := day(); got != want {
+			b.Errorf("in the first hour: %v", got)
+		}
+		b.clock.advance(22 * time.Hour)
+		many(300, event.Webhook, event.Delivered, nil)
+		want[1], want[23] = Hour{650, 200}, Hour{300, 0}
+		if got := day(); got != want {
+			b.Errorf("22 hours later: %v", got)
+		}
+		b.clock.advance(2 * time.Hour)
+		want[21], want[1], want[23] = want[23], Hour{}, Hour{}
+		if got := day(); got != want {
+			b.Errorf("the first hour is a day ago: %v", got)
+		}
+		many(1, event.Webhook, event.Retry, nil)
+		many(1, event.Webhook, event.Retry, nil)
+		want[23] = Hour{0, 2}
+		if got := day(); got != want {
+			b.Errorf("one more hour: %v", got)
+		}
+		key := b.s.keys.tally(orgPartition("uni-a"), "uni-a", event.Webhook)
+		if n, err := b.s.rdb.HLen(ctx, key).Result(); err != nil || n != 2 {
+			b.Errorf("%d fields, %v: those of more than a day ago stay", n, err)
+		}
+		if ttl, err := b.s.rdb.PTTL(ctx, key).Result(); err != nil || ttl <= 0 || ttl > 24*time.Hour {
+			b.Errorf("expires in %v, %v", ttl, err)
+		}
+		b.must(b.s.DropOrganisation(ctx, "uni-a"))
+		if n, err := b.s.rdb.Exists(ctx, key, b.s.keys.tally(orgPartition("uni-a"), "uni-a", event.Email)).Result(); err != nil || n != 0 {
+			b.Errorf("%d tallies of an organisation that went, %v", n, err)
+		}
+	}, func(o *Options) { o.AttemptLog = 70 })
 }
 
 func TestTheAttemptLogIsCappedByCountAgeAndExcerpts(t *testing.T) {

@@ -96,11 +96,11 @@ local function finish(c, field, t, gen, token, result, retry, began, status, rea
 end
 `
 
-// finishBody: KEYS mark, ready, ledger, then six a channel (its five and the
-// attempt log); ARGV mark, now, most dead letters, most attempts in the log,
+// finishBody: KEYS mark, ready, ledger, then seven a channel (its five, the
+// attempt log and the tally); ARGV mark, now, most dead letters, most attempts in the log,
 // oldest attempt in the log (ms), then per channel: its member of the ready
-// index, how many finishes, how many lines for the log, the lines, and per
-// finish: field, type, generation, token, result, and if that is not delivered
+// index, how many finishes, how many lines for the log, how many attempts
+// delivered and how many failed, the lines, and per finish: field, type, generation, token, result, and if that is not delivered
 // also retry at (ms), first attempt (ms), status, reason. Returns two numbers
 // per finish: 1 when stale, and when the channel is next ready or -1.
 //
@@ -111,9 +111,10 @@ const finishBody = `
 local out, a, k = {}, 5, 4
 while a < #ARGV do
   local c, n, lines = named(k, ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-  a = a + 3
+  tally(KEYS[k + 6], tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]))
+  a = a + 5
   if lines > 0 then remember(KEYS[k + 5], {unpack(ARGV, a + 1, a + lines)}, tonumber(ARGV[4]), tonumber(ARGV[5])) end
-  a, k = a + lines, k + 6
+  a, k = a + lines, k + 7
   local fields, at = {}, {}
   for j = 1, n do
     fields[j], at[j] = ARGV[a + 1], a
@@ -212,6 +213,8 @@ type finishing struct {
 	members []int
 	lines   []any
 	args    []any
+	good    int
+	poor    int
 }
 
 // finishCalls makes one call per partition and says which finishes of the batch
@@ -237,6 +240,8 @@ func (s *Store) finishCalls(batch []finishQuery, now time.Time) ([]*call, [][]in
 		if line := attemptLine(q.o); line != "" {
 			f.lines = append(f.lines, line)
 		}
+		good, poor := tallied(q.o)
+		f.good, f.poor = f.good+good, f.poor+poor
 		f.args = append(f.args, slotField(q.d.ORCID), typeCode(q.d.Type), q.d.Generation, q.d.Token, string(q.o.Result))
 		if q.o.Result != event.Delivered {
 			f.args = append(f.args, dueMillis(q.o.RetryAt, now), dueMillis(q.o.Attempt.Start, now), statusText(q.o.Attempt.Status), deathReason(q.o.Attempt))
@@ -247,8 +252,8 @@ func (s *Store) finishCalls(batch []finishQuery, now time.Time) ([]*call, [][]in
 		c := s.slotCall(s.scripts.finish, p)
 		c.args = []any{now.UnixMilli(), s.deadLetters, s.attemptLog, now.Add(-attemptAge).UnixMilli()}
 		for _, f := range byPart[p] {
-			c.keys = append(append(c.keys, s.channelKeys(p, f.key)...), s.keys.attempts(p, f.key.Org, f.key.Channel))
-			c.args = append(c.args, readyMember(f.key), len(f.members), len(f.lines))
+			c.keys = append(append(c.keys, s.channelKeys(p, f.key)...), s.keys.attempts(p, f.key.Org, f.key.Channel), s.keys.tally(p, f.key.Org, f.key.Channel))
+			c.args = append(c.args, readyMember(f.key), len(f.members), len(f.lines), f.good, f.poor)
 			c.args = append(append(c.args, f.lines...), f.args...)
 			members[i] = append(members[i], f.members...)
 		}

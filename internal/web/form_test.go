@@ -401,3 +401,15 @@ func TestWordsAfterSaving(t *testing.T) {
 		}
 	}
 }
+
+// TestThePictureOfABusyDay counts also those attempts that the log has no more.
+func TestThePictureOfABusyDay(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@uni-a.example")
+	w.enable("uni-a")
+	w.attempts("uni-a", 1100, event.Delivered)
+	w.attempts("uni-a", 150, event.Retry)
+	w.signedInTo("uni-a").get("/state").wants(t, http.StatusOK,
+		`aria-label="Attempts of each hour: 1,100 delivered, 150 failed attempts in the last 24 hours"`, "1,100 delivered</span>", "150 failed attempts</span>")
+}

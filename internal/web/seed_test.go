@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,4 +99,22 @@ func foreign(t *testing.T, body string) string {
 	}))
 	t.Cleanup(srv.Close)
 	return strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)
+}
+
+// attempts has n attempts end, as many at a time as a busy organisation's do.
+func (w *world) attempts(orgID string, n int, r event.Result) {
+	w.Helper()
+	id, err := orcid.FromBase(77)
+	w.must(err)
+	d := event.Delivery{Org: orgID, Channel: event.Webhook, ORCID: id, Type: event.Updated, Token: "none"}
+	o := event.Outcome{Result: r, Attempt: event.Attempt{ORCID: id, Channel: event.Webhook, Type: event.Updated, Number: 1, Start: w.store.Now(), Result: r}}
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if _, err := w.store.Finish(w.Context(), d, o); err != nil {
+				w.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }

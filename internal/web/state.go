@@ -21,9 +21,6 @@ import (
 const (
 	attemptsShown = 50
 	deadShown     = 50
-	// attemptsDrawn is how many attempts the picture is drawn of at most.
-	attemptsDrawn = 1000
-	pictureHours  = 24
 )
 
 // channelState is one channel as the state page shows it.
@@ -95,14 +92,14 @@ func (p *Pages) statePage(v visit) (reply, error) {
 	if d.Progress == nil {
 		d.Idle = nowWords(o, registered)
 	}
-	var drawn []event.Attempt
+	var list []event.Attempt
 	for _, c := range o.Channels {
 		d.Channels = append(d.Channels, channelOf(c, d.Zone, d.Now))
-		attempts, err := p.o.Service.Attempts(v.Context(), v.Org, c.Channel, attemptsDrawn)
+		attempts, err := p.o.Service.Attempts(v.Context(), v.Org, c.Channel, attemptsShown)
 		if err != nil {
 			return reply{}, err
 		}
-		drawn = append(drawn, attempts...)
+		list = append(list, attempts...)
 		if c.Dead == 0 {
 			continue
 		}
@@ -115,11 +112,15 @@ func (p *Pages) statePage(v visit) (reply, error) {
 			d.Dead = append(d.Dead, deadRow{l, channelName(c.Channel), why(l.Status, l.Reason)})
 		}
 	}
-	slices.SortStableFunc(drawn, func(a, b event.Attempt) int { return cmp.Compare(b.Start.UnixNano(), a.Start.UnixNano()) })
-	for _, a := range drawn[:min(len(drawn), attemptsShown)] {
+	slices.SortStableFunc(list, func(a, b event.Attempt) int { return cmp.Compare(b.Start.UnixNano(), a.Start.UnixNano()) })
+	for _, a := range list[:min(len(list), attemptsShown)] {
 		d.Attempts = append(d.Attempts, attemptRow{a, channelName(a.Channel), resultBadge(a), why(a.Status, a.Error)})
 	}
-	d.draw(drawn)
+	day, err := p.o.Service.LastDay(v.Context(), v.Org)
+	if err != nil {
+		return reply{}, err
+	}
+	d.draw(day)
 	page := p.page(v, "State of deliveries", "/state")
 	page.Refresh = refreshOf(registered, o.Channels)
 	page.Data = d
@@ -199,28 +200,17 @@ func resultBadge(a event.Attempt) look.Badge {
 	return look.Badge{Text: string(a.Result)}
 }
 
-// draw makes the picture of the last 24 hours, from attempts that the log still
-// has.
-func (d *stateData) draw(attempts []event.Attempt) {
-	columns := make([]look.Column, pictureHours)
+// draw makes the picture of the last 24 hours.
+func (d *stateData) draw(day [store.DayHours]store.Hour) {
+	columns := make([]look.Column, len(day))
 	last := d.Now.Truncate(time.Hour)
-	for i := range columns {
+	for i, h := range day {
+		columns[i].Good, columns[i].Poor = h.Delivered, h.Failed
 		if i%4 == 1 {
-			columns[i].Label = last.Add(time.Duration(i-pictureHours+1) * time.Hour).In(d.Zone).Format("15:04")
+			columns[i].Label = last.Add(time.Duration(i-len(day)+1) * time.Hour).In(d.Zone).Format("15:04")
 		}
-	}
-	for _, a := range attempts {
-		i := pictureHours - 1 - int(last.Sub(a.Start.Truncate(time.Hour))/time.Hour)
-		if i < 0 || i >= pictureHours {
-			continue
-		}
-		if a.Result == event.Delivered {
-			columns[i].Good++
-			d.Good++
-		} else {
-			columns[i].Poor++
-			d.Poor++
-		}
+		d.Good += h.Delivered
+		d.Poor += h.Failed
 	}
 	d.PictureOf = fmt.Sprintf("%s delivered, %s in the last 24 hours", look.Num(d.Good), look.Count(d.Poor, "failed attempt", "failed attempts"))
 	d.Picture = look.Picture("Attempts of each hour: "+d.PictureOf, columns)
