@@ -15,6 +15,11 @@ type bucket struct {
 	last                time.Time
 }
 
+// burstOf is our burst at a rate. ORCID's is as large as its rate or larger (40 at
+// 24 a second); what lies between is for requests that left one by one and were
+// held up on their way, on a busy machine or by the network, and arrive together.
+func burstOf(rate float64) float64 { return rate / 2 }
+
 func newBucket(rate, burst float64, now time.Time) bucket {
 	burst = max(burst, 1)
 	return bucket{rate: rate, burst: burst, tokens: burst, last: now}

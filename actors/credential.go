@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxOutstanding = 8                // requests on their way per credential
+	maxOutstanding = 8                // requests on their way per credential, at most
 	permitLease    = 3 * time.Minute  // a permit that nobody accounted for is lost after
 	unknownPause   = 6 * time.Hour    // work of a credential that is not configured
 	housekeeping   = 30 * time.Second // looking for such permits
@@ -29,7 +29,8 @@ type credentialActor struct {
 	lanes       lanes
 	booking     booking
 	own         *bucket // nil without a rate of its own
-	flying      map[ticketKey]time.Time
+	flying      map[ticketKey]time.Time // when the permit was given
+	places      places
 	asked       bool // for a token
 	askedFast   bool
 	paused      bool
@@ -75,6 +76,8 @@ func (a *credentialActor) Receive(c actor.Context) {
 		a.token()
 	case spent:
 		a.spent(m)
+	case landed:
+		a.landed(m.key)
 	case remember:
 		a.remember(m.id)
 	case reconfigure:
@@ -99,10 +102,10 @@ func (a *credentialActor) apply(cred Credential) {
 	case cred.Rate <= 0:
 		a.own = nil
 	case a.own == nil:
-		b := newBucket(cred.Rate, cred.Rate, time.Now())
+		b := newBucket(cred.Rate, burstOf(cred.Rate), time.Now())
 		a.own = &b
 	case changed:
-		a.own.setRate(cred.Rate, cred.Rate, time.Now())
+		a.own.setRate(cred.Rate, burstOf(cred.Rate), time.Now())
 	}
 }
 
@@ -172,7 +175,7 @@ func (a *credentialActor) denyAll(until time.Time) {
 
 // pump asks for a token when there is somebody to use it.
 func (a *credentialActor) pump() {
-	if a.lanes.len() == 0 || a.paused || len(a.flying) >= maxOutstanding {
+	if a.paused || a.lanes.first(a.may) == nil {
 		return
 	}
 	fast := a.lanes.nExpress > 0
@@ -198,6 +201,27 @@ func (a *credentialActor) pump() {
 	a.sys.send(a.parent, wantToken{a.self, fast})
 }
 
+// may reports whether a ticket's request may go beside those that are under way.
+func (a *credentialActor) may(t *ticket) bool {
+	if len(a.flying) >= maxOutstanding {
+		return false
+	}
+	if t.serial != 0 {
+		return true // a search: a kill repeats nothing that ORCID would count
+	}
+	limit := a.places.number(a.rate())
+	if t.express {
+		limit++ // a single change does not wait for the answer to one of a sweep
+	}
+	changes := 0
+	for key := range a.flying {
+		if key.serial == 0 {
+			changes++
+		}
+	}
+	return changes < limit
+}
+
 func (a *credentialActor) arm(wait time.Duration) {
 	if a.timer != nil {
 		a.timer.Stop()
@@ -212,7 +236,7 @@ func (a *credentialActor) token() {
 	_, blocked := a.blocked(time.Now())
 	var t *ticket
 	if a.asked && !blocked {
-		t = a.lanes.next()
+		t = a.lanes.next(a.may)
 	}
 	a.asked, a.askedFast = false, false
 	if t == nil {
@@ -234,7 +258,9 @@ func (a *credentialActor) giveBack() {
 
 func (a *credentialActor) spent(m spent) {
 	granted, known := a.flying[m.key]
-	delete(a.flying, m.key)
+	if !m.used || m.key.serial != 0 {
+		delete(a.flying, m.key)
+	}
 	if !m.used {
 		if known {
 			a.giveBack()
@@ -261,6 +287,13 @@ func (a *credentialActor) spent(m spent) {
 		a.recovered()
 	case m.kind != orcid.Cancelled:
 		a.stayInTrouble() // the probe says nothing about the credential
+	}
+}
+
+func (a *credentialActor) landed(key ticketKey) {
+	if granted, known := a.flying[key]; known {
+		delete(a.flying, key)
+		a.places.sample(time.Since(granted), a.rate())
 	}
 }
 

@@ -53,6 +53,8 @@ func (p *credentials) Receive(c actor.Context) {
 		p.forward(c, m.credential, m)
 	case spent:
 		p.forward(c, m.credential, m)
+	case landed:
+		p.forward(c, m.credential, m)
 	case remember:
 		p.forward(c, m.credential, m)
 	case wantToken:
@@ -206,7 +208,7 @@ func (p *credentials) pump() {
 			p.arm(wait)
 			return
 		}
-		p.lanes.next().answer(true, now)
+		p.lanes.next(anybody).answer(true, now)
 	}
 }
 

@@ -58,16 +58,23 @@ func (l *lanes) remove(key ticketKey) {
 	}
 }
 
-// next takes out whose turn it is; nil when nobody waits.
-func (l *lanes) next() *ticket {
-	first, second := &l.express, &l.sweep
+// first returns whose turn it is of those who may go; nil when none may.
+func (l *lanes) first(may func(*ticket) bool) *ticket {
+	one, other := &l.express, &l.sweep
 	if l.row >= expressRow {
-		first, second = second, first
+		one, other = other, one
 	}
-	t := l.pop(first)
-	if t == nil {
-		t = l.pop(second)
+	for _, lane := range []*[]*ticket{one, other} {
+		if t := l.head(lane); t != nil && may(t) {
+			return t
+		}
 	}
+	return nil
+}
+
+// next takes out whose turn it is of those who may go; nil when none may.
+func (l *lanes) next(may func(*ticket) bool) *ticket {
+	t := l.first(may)
 	switch {
 	case t == nil:
 		return nil
@@ -80,15 +87,15 @@ func (l *lanes) next() *ticket {
 	return t
 }
 
-// pop returns the first of the lane that still waits there.
-func (l *lanes) pop(lane *[]*ticket) *ticket {
+// head returns the first of the lane that still waits there.
+func (l *lanes) head(lane *[]*ticket) *ticket {
 	for len(*lane) > 0 {
 		t := (*lane)[0]
-		(*lane)[0] = nil
-		*lane = (*lane)[1:]
 		if l.waiting[t.key()] == t {
 			return t
 		}
+		(*lane)[0] = nil
+		*lane = (*lane)[1:]
 	}
 	*lane = nil
 	return nil
@@ -97,11 +104,14 @@ func (l *lanes) pop(lane *[]*ticket) *ticket {
 // all takes everybody out.
 func (l *lanes) all() []*ticket {
 	var list []*ticket
-	for t := l.next(); t != nil; t = l.next() {
+	for t := l.next(anybody); t != nil; t = l.next(anybody) {
 		list = append(list, t)
 	}
 	return list
 }
+
+// anybody may go.
+func anybody(*ticket) bool { return true }
 
 func (l *lanes) len() int { return len(l.waiting) }
 

@@ -202,7 +202,8 @@ type (
 		key        ticketKey
 	}
 	// spent: userActor, System → credentials → credentialActor. The permit was
-	// used (or not), and this is what ORCID thinks of us.
+	// used (or not), and this is what ORCID thinks of us. A userActor whose permit
+	// was used sends landed, too.
 	spent struct {
 		credential string
 		key        ticketKey
@@ -211,6 +212,12 @@ type (
 		status     int
 		retryAfter time.Duration
 		trouble    string // not empty: the credential itself is refused
+	}
+	// landed: userActor → credentials → credentialActor. What ORCID said is written
+	// down (or never will be): a kill does not repeat the request any more.
+	landed struct {
+		credential string
+		key        ticketKey
 	}
 	// remember: userActor → credentials → credentialActor. This user has work
 	// that waits for the credential to recover.

@@ -68,7 +68,8 @@ type Limits struct {
 	RetryGrace time.Duration
 	// ORCIDRate is requests a second to ORCID, for all credentials. Default 20.
 	ORCIDRate float64
-	// ORCIDBurst is how many of them may come at once. Default ORCIDRate.
+	// ORCIDBurst is how many of them may come at once. Default: half
+	// of ORCIDRate.
 	ORCIDBurst float64
 }
 
@@ -103,7 +104,7 @@ func (l Limits) withDefaults() (Limits, error) {
 		l.ORCIDRate = 20
 	}
 	if l.ORCIDBurst == 0 {
-		l.ORCIDBurst = l.ORCIDRate
+		l.ORCIDBurst = burstOf(l.ORCIDRate)
 	}
 	timeouts := maps.Clone(l.Timeout)
 	if timeouts == nil {

@@ -212,7 +212,7 @@ func TestLanes(t *testing.T) {
 	for i := range uint64(20) {
 		l.add(ticket{serial: 100 + i, express: true}, 3)
 	}
-	for tk := l.next(); tk != nil; tk = l.next() {
+	for tk := l.next(anybody); tk != nil; tk = l.next(anybody) {
 		order = append(order, tk.serial)
 	}
 	if len(order) != 21 || order[0] != 100 && order[0] != 1 {

@@ -62,7 +62,7 @@ type userActor struct {
 	answer    *orcid.Answer   // to step, not saved yet
 	announced map[string]bool // in this pass
 	asked     ticket          // what waits in phaseWaiting
-	holding   bool            // Stop waits for us: a request and its outcome
+	holding   string          // the credential of our request while it or its outcome is under way
 	failures  int             // in a row
 }
 
@@ -145,10 +145,12 @@ func (a *userActor) notBusy() {
 	}
 }
 
-// letGo tells Stop that nothing of ours needs an end any more.
+// letGo tells Stop that nothing of ours needs an end any more, and the credential
+// that the place of our request is free.
 func (a *userActor) letGo() {
-	if a.holding {
-		a.holding = false
+	if a.holding != "" {
+		a.sys.send(a.sys.credentials.Load(), landed{a.holding, ticketKey{id: a.id}})
+		a.holding = ""
 		a.sys.flights.end()
 	}
 }
@@ -159,7 +161,6 @@ func (a *userActor) end() {
 	}
 	a.cancel()
 	a.stopTimer()
-	a.letGo()
 	a.notBusy()
 	switch a.phase {
 	case phaseWaiting:
@@ -167,4 +168,5 @@ func (a *userActor) end() {
 	case phaseRequesting:
 		a.spend(a.step.Credential, true, orcid.Answer{Kind: orcid.Cancelled})
 	}
+	a.letGo()
 }

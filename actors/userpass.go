@@ -287,7 +287,7 @@ func (a *userActor) permit(m permit) {
 		a.spend(m.credential, false, orcid.Answer{})
 		return // stopping: the record has the intent
 	}
-	a.holding = true
+	a.holding = a.step.Credential
 	a.phase = phaseRequesting
 	run, id, step := a.run, a.id, a.step
 	a.call(a.sys.post, requestTimeout, func(ctx context.Context) any {

@@ -98,7 +98,7 @@ type ORCID struct {
 	// CatchUp is 0 for never on a timer, else at least a minute.
 	CatchUp time.Duration `toml:"catch_up" doc:"How often ORCID is searched for changes whose ping never came; \"0s\": only after an outage."`
 	// Rate is requests a second, above 0 and at most 24.
-	Rate float64 `toml:"rate" doc:"Requests a second to ORCID, and as many in a burst, for all credentials and nodes together; above 0, at most 24."`
+	Rate float64 `toml:"rate" doc:"Requests a second to ORCID, and half as many in a burst, for all credentials and nodes together; above 0, at most 24."`
 	// Credentials by our name for them, a slug like an organisation's id.
 	Credentials map[string]Credential `toml:"credential" ship:"off" doc:"An ORCID API client with the scope /webhook; \"main\" is our name for it. Repeat the table for more."`
 }

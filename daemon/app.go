@@ -393,9 +393,7 @@ func limitsOf(c *config.Config) actors.Limits {
 	return actors.Limits{
 		Concurrency: c.Delivery.Concurrency, MaxInFlight: c.Delivery.MaxInFlight,
 		Timeout: map[event.Channel]time.Duration{event.Webhook: c.Delivery.Timeout, event.Email: emailTimeout},
-		// A quarter less than is allowed: requests that the network holds up arrive
-		// closer together than they left.
-		ORCIDRate: c.ORCID.Rate, ORCIDBurst: c.ORCID.Rate * 3 / 4,
+		ORCIDRate: c.ORCID.Rate,
 	}
 }
 
