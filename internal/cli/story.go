@@ -77,6 +77,9 @@ func (s *session) showRegistrations(story service.Story) {
 		table(w, "  ", []column{{title: "WHEN"}, {title: "CREDENTIAL", least: 8}, {title: "EPOCH", right: true}, {title: "WHAT", least: 12}}, rows)
 	}
 	for _, v := range story.Watched {
+		if !v.LastPing.IsZero() {
+			wrap(w, "", "  ", fmt.Sprintf("The latest ping by %s came on %s.", v.Credential, clock(v.LastPing)))
+		}
 		if !v.Due.IsZero() {
 			wrap(w, "", "  ", fmt.Sprintf("Catch-up looks at the registration with %s on %s.", v.Credential, clock(v.Due)))
 		}

@@ -188,6 +188,23 @@ type User struct {
 	Damaged bool
 }
 
+// Shared reports whether more than one credential has a row of the user at ORCID:
+// then LastPing does not say which of the rows lives.
+func (u *User) Shared() bool {
+	first := ""
+	for i := range u.Registrations {
+		r := &u.Registrations[i]
+		switch {
+		case IsHub(r.Credential) || r.State != RegAlive && r.State != RegPutting:
+		case first == "":
+			first = r.Credential
+		case first != r.Credential:
+			return true
+		}
+	}
+	return false
+}
+
 // Affiliation joins a user to one organisation. The personal data is what that
 // organisation gave, and only it is told.
 type Affiliation struct {

@@ -48,3 +48,53 @@ func TestOnlyORCIDsPingsCountAsPings(t *testing.T) {
 		t.Errorf("the latest ping is %s, want %s", u.LastPing, at)
 	}
 }
+
+// TestPingsOfSharedUsersAreKeptByCredential, those of all others are not.
+func TestPingsOfSharedUsersAreKeptByCredential(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 0, time.Hour)
+	ctx := t.Context()
+	row := func(credential string, state event.RegState) event.Registration {
+		return event.Registration{Credential: credential, State: state, Epoch: 1}
+	}
+	users := map[orcid.ID]struct {
+		rows []event.Registration
+		kept bool
+	}{
+		testID(t, 15_000_801): {[]event.Registration{row("main", event.RegAlive), row("other", event.RegAlive)}, true},
+		testID(t, 15_000_802): {[]event.Registration{row("main", event.RegAlive)}, false},
+		testID(t, 15_000_803): {[]event.Registration{row("main", event.RegAlive), row("other", event.RegDeleting)}, false},
+		testID(t, 15_000_804): {[]event.Registration{row("main", event.RegAlive), row(event.HubCredential("main"), event.RegAlive)}, false},
+	}
+	at := time.Now().Truncate(time.Second)
+	var ids []orcid.ID
+	var pings []event.Ping
+	for id, u := range users {
+		record := event.User{ORCID: id, Affiliations: []event.Affiliation{{Org: "uni-a"}}, Registrations: u.rows}
+		if _, err := b.store.SaveUser(ctx, record, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+		pings = append(pings, event.Ping{Credential: "main", ORCID: id, AcceptedAt: at},
+			event.Ping{Credential: "other", ORCID: id, AcceptedAt: at.Add(time.Hour), CaughtUp: true})
+	}
+	for range 2 { // an entry may be applied again
+		if err := b.store.Append(ctx, pings); err != nil {
+			t.Fatal(err)
+		}
+		for lane := range b.rd.wake {
+			if _, err := b.rd.pass(ctx, newLane(lane)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := b.store.PingsOf(ctx, ids, []string{"main", "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids {
+		if users[id].kept != list[i][0].Equal(at) || !list[i][1].IsZero() {
+			t.Errorf("%s with %+v: kept %v", id, users[id].rows, list[i])
+		}
+	}
+}

@@ -28,6 +28,9 @@ type Store interface {
 	// LookUp returns one user (or nil, or a Damaged one) per id and notes the
 	// ping's time. Any failure is an error for the whole call.
 	LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error)
+	// NotePings notes the latest pings of users whom several credentials have
+	// registered; it may be repeated.
+	NotePings(ctx context.Context, pings []event.Ping) error
 	// Enqueue applies targets; a partition skips entries it has applied before.
 	Enqueue(ctx context.Context, lane int, targets []store.Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error)
 	// NoteMonths notes who changed, for the monthly summaries; it may be repeated.
@@ -265,6 +268,7 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	var targets []store.Target
 	var stray []orcid.ID
 	var park parking
+	var shared []event.Ping
 	next := 0
 	for i, e := range entries {
 		counts[i].ID = e.ID
@@ -282,6 +286,9 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 				counts[i].Parked++
 				park.items = append(park.items, it)
 				continue
+			}
+			if u != nil && it.Kind == store.KindPing && !event.IsHub(it.Subject) && u.Shared() {
+				shared = append(shared, event.Ping{Credential: it.Subject, ORCID: it.ORCID, AcceptedAt: it.At})
 			}
 			before := len(targets)
 			reason := owed(r.o.Directory, u, it, func(orgID string) {
@@ -307,6 +314,11 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	}
 	if err := r.park(ctx, laneNo, park); err != nil {
 		return nil, err
+	}
+	if len(shared) > 0 {
+		if err := r.o.Store.NotePings(ctx, shared); err != nil {
+			return nil, err
+		}
 	}
 	if len(targets) > 0 {
 		// Before the entry may leave the log, like all that it causes.

@@ -18,8 +18,9 @@ const (
 )
 
 // Registered is called with every record whose registrations changed. It notes
-// that those which ORCID has just confirmed are to be looked at once more. The caller saves the record after it, so that a crash
-// between the two forgets nothing.
+// that those which ORCID has just confirmed are to be looked at once more, and
+// forgets what was kept of those that go. The caller saves the record after it, so
+// that a crash between the two forgets nothing.
 func (w *Watcher) Registered(ctx context.Context, u *event.User) error {
 	w.changed.Store(true)
 	var list []event.Check
@@ -28,6 +29,9 @@ func (w *Watcher) Registered(ctx context.Context, u *event.User) error {
 		if r.State == event.RegAlive && r.Changed.After(w.o.Now().Add(-justNow)) {
 			list = append(list, event.Check{Kind: event.CheckBaseline, ORCID: u.ORCID, Credential: r.Credential, At: r.Changed.Add(settle)})
 		}
+	}
+	if err := w.forgetPings(ctx, u); err != nil {
+		return err
 	}
 	if len(list) == 0 {
 		return nil
@@ -154,6 +158,9 @@ func (w *Watcher) checkRisk(ctx context.Context, credential string, list []event
 	}
 	users, err := w.o.Store.Users(ctx, ids)
 	if err != nil {
+		return err
+	}
+	if err := w.byCredential(ctx, credential, users); err != nil {
 		return err
 	}
 	for i, u := range users {

@@ -82,6 +82,9 @@ func (w *Watcher) hitsOf(ctx context.Context, credential string, users []*event.
 	if err != nil {
 		return nil, err
 	}
+	if err := w.byCredential(ctx, credential, users); err != nil {
+		return nil, err
+	}
 	serves := w.serves(credential)
 	hits := make([]hit, len(users))
 	for i, u := range users {

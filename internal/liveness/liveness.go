@@ -43,6 +43,11 @@ type Store interface {
 	DropChecks(ctx context.Context, list []event.Check) error
 	Silences(ctx context.Context, credential string, ids []orcid.ID) ([]event.Silence, error)
 	SetSilences(ctx context.Context, credential string, list map[orcid.ID]event.Silence) error
+
+	// PingsOf returns each user's latest ping by each credential, zero for one that
+	// is not kept; DropPings forgets them.
+	PingsOf(ctx context.Context, ids []orcid.ID, credentials []string) ([][]time.Time, error)
+	DropPings(ctx context.Context, id orcid.ID, credentials []string) error
 }
 
 // Directory knows the current organisations; what it returns must not be changed.

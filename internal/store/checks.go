@@ -17,7 +17,7 @@ const checksPerCall = 500
 
 type checkScripts struct {
 	checkAdd, checkDue, checkDrop, checkCount, silences, silenceSet *script
-	watchedRead, watchedErase                                       *script
+	watchedRead, watchedErase, pingedNote, pingedDrop               *script
 }
 
 func newCheckScripts() checkScripts {
@@ -31,6 +31,8 @@ func newCheckScripts() checkScripts {
 
 		watchedRead:  newScript("watched", allowOOM, watchedBody),
 		watchedErase: newScript("watched_erase", allowOOM|fenced, watchedBody),
+		pingedNote:   newScript("pinged_note", allowOOM|fenced, pingedNoteBody),
+		pingedDrop:   newScript("pinged_drop", allowOOM|fenced, pingedDropBody),
 	}
 }
 

@@ -200,6 +200,9 @@ func TestWhatIsWatchedIsShownAndErased(t *testing.T) {
 			if err := s.AddChecks(ctx, []event.Check{{Kind: event.CheckAtRisk, ORCID: u, Credential: "main", At: s.Now().Add(time.Hour)}}); err != nil {
 				t.Fatal(err)
 			}
+			if err := s.NotePings(ctx, []event.Ping{{Credential: "main", ORCID: u, AcceptedAt: s.Now()}}); err != nil {
+				t.Fatal(err)
+			}
 			if err := s.SetSilences(ctx, "main", map[orcid.ID]event.Silence{u: {At: s.Now(), Count: 1}}); err != nil {
 				t.Fatal(err)
 			}
@@ -213,7 +216,7 @@ func TestWhatIsWatchedIsShownAndErased(t *testing.T) {
 			if err != nil || len(got) != want {
 				t.Fatalf("round %d: %+v, %v", i, got, err)
 			}
-			if want == 1 && (got[0].Credential != "main" || len(got[0].Checks) != 1 || got[0].Due.IsZero() || got[0].Silent.IsZero()) {
+			if want == 1 && (got[0].Credential != "main" || len(got[0].Checks) != 1 || got[0].Due.IsZero() || got[0].Silent.IsZero() || got[0].LastPing.IsZero()) {
 				t.Errorf("round %d: %+v", i, got)
 			}
 		}

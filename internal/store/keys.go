@@ -52,6 +52,7 @@ func (k keys) tokens() string      { return k.global() + "tokens" }
 func (k keys) jobs() string        { return k.global() + "jobs" }
 func (k keys) facts() string       { return k.global() + "facts" }
 func (k keys) silences() string    { return k.global() + "silences" }
+func (k keys) pinged() string      { return k.global() + "pinged" }
 
 func (k keys) checks(kind event.CheckKind) string {
 	return k.global() + "checks:" + string(rune(kind))

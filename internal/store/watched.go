@@ -17,22 +17,27 @@ type Watched struct {
 	Checks     []event.Check `json:"-"`
 	// Due is when the user's next check is made; zero when none is noted.
 	Due time.Time `json:"next_check,omitzero"`
+	// LastPing is the latest ping by this credential; kept only of who has more
+	// than one, zero otherwise.
+	LastPing time.Time `json:"last_ping,omitzero"`
 	// Silent is when a change was found last that ORCID had not told; zero
 	// when none is known.
 	Silent time.Time `json:"changed_without_ping,omitzero"`
 }
 
-// watchedBody: KEYS mark, silences, then the checks of each kind; ARGV mark,
-// 'erase' or 'read', then a field per credential. Returns per credential the
-// silence and the time of each check, or ”; with 'erase' they are gone.
+// watchedBody: KEYS mark, silences, pinged, then the checks of each kind; ARGV
+// mark, 'erase' or 'read', then a field per credential. Returns per credential the
+// silence, the ping and the time of each check, or ”; with 'erase' they are gone.
 const watchedBody = `
 local out = {}
 for i = 3, #ARGV do
   out[#out + 1] = redis.call('HGET', KEYS[2], ARGV[i]) or ''
-  for k = 3, #KEYS do out[#out + 1] = redis.call('ZSCORE', KEYS[k], ARGV[i]) or '' end
+  out[#out + 1] = redis.call('HGET', KEYS[3], ARGV[i]) or ''
+  for k = 4, #KEYS do out[#out + 1] = redis.call('ZSCORE', KEYS[k], ARGV[i]) or '' end
   if ARGV[2] == 'erase' then
     redis.call('HDEL', KEYS[2], ARGV[i])
-    for k = 3, #KEYS do redis.call('ZREM', KEYS[k], ARGV[i]) end
+    redis.call('HDEL', KEYS[3], ARGV[i])
+    for k = 4, #KEYS do redis.call('ZREM', KEYS[k], ARGV[i]) end
   end
 end
 return out
@@ -56,6 +61,7 @@ func (s *Store) watched(ctx context.Context, sc *script, how string, id orcid.ID
 		return nil, fmt.Errorf("read the checks of a user: %w", err)
 	}
 	c := s.hashCall(sc, s.keys.silences(), how)
+	c.keys = append(c.keys, s.keys.pinged())
 	for _, kind := range checkKinds {
 		c.keys = append(c.keys, s.keys.checks(kind))
 	}
@@ -66,7 +72,7 @@ func (s *Store) watched(ctx context.Context, sc *script, how string, id orcid.ID
 		return nil, fmt.Errorf("read the checks of a user: %w", err)
 	}
 	texts, err := stringList(c, c.res)
-	each := 1 + len(checkKinds)
+	each := 2 + len(checkKinds)
 	if err != nil || len(texts) != each*len(t.names) {
 		return nil, fmt.Errorf("read the checks of a user: %d answers: %w", len(texts), errAnswer)
 	}
@@ -77,8 +83,11 @@ func (s *Store) watched(ctx context.Context, sc *script, how string, id orcid.ID
 		if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
 			w.Silent = milliTime(ms)
 		}
+		if w.LastPing, err = pingedTime(texts[each*i+1]); err != nil {
+			return nil, fmt.Errorf("read the checks of a user: %w", err)
+		}
 		for k, kind := range checkKinds {
-			ms, err := strconv.ParseFloat(texts[each*i+1+k], 64)
+			ms, err := strconv.ParseFloat(texts[each*i+2+k], 64)
 			if err != nil {
 				continue // none
 			}
@@ -88,7 +97,7 @@ func (s *Store) watched(ctx context.Context, sc *script, how string, id orcid.ID
 				w.Due = when
 			}
 		}
-		if len(w.Checks) > 0 || !w.Silent.IsZero() {
+		if len(w.Checks) > 0 || !w.Silent.IsZero() || !w.LastPing.IsZero() {
 			out = append(out, w)
 		}
 	}
