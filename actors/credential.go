@@ -28,7 +28,7 @@ type credentialActor struct {
 
 	lanes       lanes
 	booking     booking
-	own         *bucket // nil without a rate of its own
+	own         *bucket                 // nil without a rate of its own
 	flying      map[ticketKey]time.Time // when the permit was given
 	places      places
 	asked       bool // for a token

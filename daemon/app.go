@@ -392,7 +392,7 @@ func (a *app) Organisation(id string) (*org.Organisation, bool) { return a.direc
 func limitsOf(c *config.Config) actors.Limits {
 	return actors.Limits{
 		Concurrency: c.Delivery.Concurrency, MaxInFlight: c.Delivery.MaxInFlight,
-		Timeout: map[event.Channel]time.Duration{event.Webhook: c.Delivery.Timeout, event.Email: emailTimeout},
+		Timeout:   map[event.Channel]time.Duration{event.Webhook: c.Delivery.Timeout, event.Email: emailTimeout},
 		ORCIDRate: c.ORCID.Rate,
 	}
 }

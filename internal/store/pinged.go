@@ -86,7 +86,7 @@ func (s *Store) PingsOf(ctx context.Context, ids []orcid.ID, credentials []strin
 	return out, nil
 }
 
-// pingedTime reads what is noted; '' is none.
+// pingedTime reads what is noted; ” is none.
 func pingedTime(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
