@@ -133,8 +133,8 @@ func TestARefusedCredentialIsProbedNotStormed(t *testing.T) {
 		}
 		sleep(61 * time.Minute)
 		got := len(b.orcid.list())
-		// At most 8 on their way at first, then one in five minutes.
-		if got < 10 || got > 8+13 {
+		// One at first, then one in five minutes.
+		if got < 10 || got > 1+13 {
 			b.Errorf("%d requests with a refused credential in an hour", got)
 		}
 		if len(other.list()) != 300 {
@@ -163,6 +163,28 @@ func TestARefusedCredentialIsProbedNotStormed(t *testing.T) {
 		}
 		if st := b.sys.Status().Credentials[0]; st.State != StateOK || st.Detail != "" {
 			b.Errorf("status %+v", st)
+		}
+	})
+}
+
+// Nobody reloads: the probe finds out that ORCID takes the credential again.
+func TestARefusedCredentialRecoversByItself(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		b.orcid.answer(func(string, orcid.ID, int) (orcid.Answer, error) {
+			return orcid.Answer{}, &orcid.CredentialError{ClientID: "APP-1", Reason: orcid.UnauthorizedClient, Hint: "ask"}
+		})
+		for i := range 100 {
+			b.users.affiliate(id(uint64(i+1)), false, "uni-a")
+		}
+		sleep(17 * time.Minute)
+		if n := len(b.orcid.list()); n < 3 || n > 5 {
+			b.Errorf("%d requests with a refused credential in 17 minutes", n)
+		}
+		b.orcid.answer(nil)
+		sleep(6 * time.Minute)
+		if n := b.users.countState(event.RegAlive); n != 100 {
+			b.Errorf("%d of 100 registrations alive 6 min after it was mended", n)
 		}
 	})
 }

@@ -24,6 +24,7 @@ class Registry:
         self.lock = threading.Lock()
         self.clients = clients          # id -> secret
         self.off = set()                # clients that ORCID deactivated
+        self.refuse = {}                # client -> the answer of the token endpoint: status, error, text
         self.tokens = {}                # token -> (client, scopes)
         self.rows = {}                  # (orcid, uri) -> client
         self.counts = {}                # "put 201" -> how often
@@ -89,6 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.path == "/_off":
                 r.off = set(json.loads(raw))
                 return self.answer(200, {})
+            if self.path == "/_refuse":
+                r.refuse = json.loads(raw)
+                return self.answer(200, {})
             if self.path == "/_fail":
                 r.fail = json.loads(raw)
                 return self.answer(200, {})
@@ -100,6 +104,10 @@ class Handler(BaseHTTPRequestHandler):
             return 415, {"error": "unsupported_media_type"}
         form = {k: v[0] for k, v in urllib.parse.parse_qs(raw.decode()).items()}
         client = form.get("client_id")
+        if client in r.refuse:
+            status, error, text = r.refuse[client]
+            r.count("token", status)
+            return status, {"error": error, "error_description": text}
         if r.clients.get(client) is None or r.clients[client] != form.get("client_secret"):
             r.count("token", 401)
             return 401, {"error": "invalid_client", "error_description": "Client authentication failed"}

@@ -110,6 +110,23 @@ func (s *Server) State() State {
 // Deactivate makes ORCID refuse these clients, and take all others again.
 func (s *Server) Deactivate(clients ...string) { s.post("/_off", append([]string{}, clients...)) }
 
+// Refusal is an answer of the token endpoint: an error of OAuth.
+type Refusal struct {
+	Status int
+	Error  string
+	Text   string
+}
+
+// RefuseTokens makes the token endpoint refuse these clients, and serve all others
+// again.
+func (s *Server) RefuseTokens(clients map[string]Refusal) {
+	body := map[string][]any{}
+	for id, r := range clients {
+		body[id] = []any{r.Status, r.Error, r.Text}
+	}
+	s.post("/_refuse", body)
+}
+
 // Fail makes every request of these operations be answered with a status.
 func (s *Server) Fail(operations map[string]int) { s.post("/_fail", operations) }
 
