@@ -12,7 +12,13 @@ var auditScript string
 // and nothing wider than the window.
 func (p *Page) Audit() {
 	p.t.Helper()
-	for _, problem := range Eval[[]string](p, auditScript) {
+	for _, problem := range p.Problems() {
 		p.t.Errorf("%s: %s", p.Path(), problem)
 	}
+}
+
+// Problems is what Audit finds, for what need not be good in every way: mails.
+func (p *Page) Problems() []string {
+	p.t.Helper()
+	return Eval[[]string](p, auditScript)
 }

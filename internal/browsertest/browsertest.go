@@ -77,7 +77,7 @@ func (b *Browser) Stop() error {
 // Look is how a page is looked at; the zero value is a desktop in daylight.
 type Look struct {
 	Dark     bool
-	Phone    bool // 375 pixels wide
+	Phone    bool // 360 pixels wide
 	NoScript bool // JavaScript of pages does not run
 }
 
@@ -110,7 +110,7 @@ func (p *Page) Look(l Look) {
 	p.t.Helper()
 	width, height, scheme := int64(1280), int64(900), "light"
 	if l.Phone {
-		width, height = 375, 740
+		width, height = 360, 740
 	}
 	if l.Dark {
 		scheme = "dark"

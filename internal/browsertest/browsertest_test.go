@@ -87,7 +87,7 @@ func TestLooks(t *testing.T) {
 	url := serve(t)
 	p := browser.Page(t, Look{NoScript: true, Dark: true, Phone: true})
 	p.Open(url + "/script")
-	if p.Text("#p") != "without" || Eval[int](p, "innerWidth") != 375 || !Eval[bool](p, `matchMedia("(prefers-color-scheme: dark)").matches`) {
+	if p.Text("#p") != "without" || Eval[int](p, "innerWidth") != 360 || !Eval[bool](p, `matchMedia("(prefers-color-scheme: dark)").matches`) {
 		t.Errorf("%q, %d wide", p.Text("#p"), Eval[int](p, "innerWidth"))
 	}
 	p.Look(Look{})

@@ -58,7 +58,8 @@ func (n Notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason 
 		fmt.Sprintf("dispatchd has stopped delivering to %s.", place(o, ch)),
 		"Reason: "+reason,
 		"Nothing is lost: your users stay registered with ORCID and their news waits. "+
-			"Once the cause is gone, ask the operator of the hub to resume it (dispatchd org resume "+o.ID+").")
+			"Once the cause is gone, sign in and press Resume under State of deliveries, "+
+			"or ask the operator of the hub to resume it (dispatchd org resume "+o.ID+").")
 }
 
 // ChannelDown implements actors.Notices.

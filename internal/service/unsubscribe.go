@@ -40,7 +40,7 @@ func (s *Service) UnsubscribeLink(o *org.Organisation) string {
 
 // Subscription reads an unsubscribe link without acting on it.
 func (s *Service) Subscription(ctx context.Context, token string) (Subscription, error) {
-	damaged := &Error{Code: CodeNotFound, What: "This link is not complete", Do: "Copy the whole address from the mail, or answer to the technical contact of your organisation."}
+	damaged := &Error{Code: CodeNotFound, What: "This link is not complete", Do: "Copy the whole address from the mail, or write to the technical contact of your organisation."}
 	if s.o.Signer == nil {
 		return Subscription{}, damaged
 	}
@@ -87,7 +87,7 @@ func (s *Service) Unsubscribe(ctx context.Context, from, token string) (Subscrip
 			return sub, err
 		}
 		what = "The settings of your organisation stand in the hub's configuration file, so e-mail is suspended: nothing is sent, and the news waits. " +
-			"Ask the operator of the hub to resume it (dispatchd org resume " + sub.Org + " --channel email) or to switch it off in the file."
+			"Press Resume under State of deliveries when it is to go on, or ask the operator of the hub to switch it off in the file (dispatchd org resume " + sub.Org + " --channel email resumes it)."
 	} else if _, err := s.Disable(ctx, by, sub.Org, event.Email); err != nil {
 		return sub, err
 	}

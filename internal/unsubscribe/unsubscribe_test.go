@@ -16,6 +16,7 @@ import (
 
 	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
+	"dispatchd/internal/look"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/redistest"
@@ -99,6 +100,7 @@ func newWorld(t *testing.T) *world {
 	pages, err := New(Options{Service: w.svc, Logger: log, Version: "test"})
 	w.must(err)
 	mux.Handle("/u/", pages.Handler())
+	mux.Handle(look.AssetPath, look.Assets())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.svc.Run(ctx) })

@@ -117,7 +117,7 @@ Change the settings: https://hub.example/settings/webhook
 	if body["text/plain"] != text {
 		t.Errorf("text\n%s\nwant\n%s", body["text/plain"], text)
 	}
-	if page := body["text/html"]; !strings.Contains(page, `Researcher 2<br><a href="https://orcid.org/0000-0000-0000-0028" target="_blank">`) || len(body) != 2 {
+	if page := body["text/html"]; !strings.Contains(page, `Researcher 2<br><a href="https://orcid.org/0000-0000-0000-0028" target="_blank" style="white-space:nowrap">`) || len(body) != 2 {
 		t.Errorf("%d parts\n%s", len(body), page)
 	}
 }

@@ -243,7 +243,7 @@ func TestMessage(t *testing.T) {
 	if want := "User Jo <b>Ø</b> Carberry (0000-0002-1825-0097, https://orcid.org/0000-0002-1825-0097) profile was updated at 2026-11-23 02:05 UTC.\n\n" + why + "\n"; text != want {
 		t.Errorf("text\n%q, want\n%q", text, want)
 	}
-	if want := `User Jo &lt;b&gt;Ø&lt;/b&gt; Carberry (<a href="https://orcid.org/0000-0002-1825-0097" target="_blank">0000-0002-1825-0097</a>) profile was updated at 2026-11-23 02:05 UTC.</p>`; !strings.Contains(page, want) {
+	if want := `User Jo &lt;b&gt;Ø&lt;/b&gt; Carberry (<a href="https://orcid.org/0000-0002-1825-0097" target="_blank" style="white-space:nowrap">0000-0002-1825-0097</a>) profile was updated at 2026-11-23 02:05 UTC.</p>`; !strings.Contains(page, want) {
 		t.Errorf("HTML\n%s, want in it\n%s", page, want)
 	}
 }
