@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"dispatchd/internal/event"
@@ -26,26 +27,25 @@ func needsRetime(old, next *org.Organisation) bool {
 }
 
 // retimeJob makes waiting mail due as email.mode says, now and once more a
-// little later.
+// little later. When the second pass is due is noted in the job.
 func (s *Service) retimeJob(ctx context.Context, j *store.Job) error {
-	if err := s.retime(ctx, j.Org); err != nil {
+	again, err := time.Parse(time.RFC3339Nano, j.Args["again"])
+	second := err == nil
+	if wait := again.Sub(s.o.Store.Now()); second && wait > 0 { // after a restart
+		return &errLater{errSecondPass, min(wait, retimeAgain)}
+	}
+	if err := s.retime(ctx, j.Org); err != nil || second {
 		return err
 	}
-	id := j.Org
-	s.jobs.wg.Go(func() {
-		t := time.NewTimer(retimeAgain)
-		defer t.Stop()
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		if err := s.retime(ctx, id); err != nil && ctx.Err() == nil {
-			s.log.Warn("mail that came while email.mode was changed may be due by the old one", "org", id, "err", err)
-		}
-	})
-	return nil
+	j.Args = map[string]string{"again": s.o.Store.Now().Add(retimeAgain).Format(time.RFC3339Nano)}
+	if err := s.saveCursor(ctx, j); err != nil {
+		return err
+	}
+	return &errLater{errSecondPass, retimeAgain}
 }
+
+// errSecondPass is why a job that retimes is not done yet.
+var errSecondPass = errors.New("waiting mail is looked at once more")
 
 func (s *Service) retime(ctx context.Context, id string) error {
 	o, ok := s.o.Directory.Organisation(id)

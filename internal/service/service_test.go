@@ -63,7 +63,7 @@ func setup(t testing.TB) *testBundle {
 }
 
 // setupOn makes a service on a redis that may hold state already: a restart.
-func setupOn(t testing.TB, srv *redistest.Server, data string) *testBundle {
+func setupOn(t testing.TB, srv *redistest.Server, data string, change ...func(*store.Options)) *testBundle {
 	t.Helper()
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	if err != nil {
@@ -71,7 +71,11 @@ func setupOn(t testing.TB, srv *redistest.Server, data string) *testBundle {
 	}
 	b := &testBundle{dir: directory.New(), hints: &hintRecorder{}, log: &strings.Builder{}, redis: srv, data: data}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(b.log, io.Discard), nil))
-	b.store, err = store.New(store.Options{URL: srv.URL(), DataDir: data, Box: box, Logger: log})
+	o := store.Options{URL: srv.URL(), DataDir: data, Box: box, Logger: log}
+	for _, f := range change {
+		f(&o)
+	}
+	b.store, err = store.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
