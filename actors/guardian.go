@@ -88,9 +88,9 @@ func (g *guardian) props(role string) *actor.Props {
 		case role == "recovery":
 			return newRecovery(s)
 		case strings.HasPrefix(role, "orgs-"):
-			return newRegistry(s, func(key string) actor.Actor { return newOrgActor(s, key) })
+			return newRegistry(s, 0, func(key string) actor.Actor { return newOrgActor(s, key) })
 		}
-		return newRegistry(s, func(key string) actor.Actor { return newUserActor(s, key) })
+		return newRegistry(s, userCrowd, func(key string) actor.Actor { return newUserActor(s, key) })
 	})
 }
 

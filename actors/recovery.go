@@ -16,7 +16,10 @@ const (
 	idleFeeds     = 4                     // polls for deliveries to one for users, when there are none
 	minLookAhead  = 64
 	lookAhead     = 3 // seconds of the rate
-	scanBackoff   = 250 * time.Millisecond
+	// userCrowd bounds the actors of users in one shard; all together it is far
+	// above what recovery hints at a time.
+	userCrowd   = 256
+	scanBackoff = 250 * time.Millisecond
 )
 
 // recovery looks in Redis for what is due and hints it: what was lost as a hint,

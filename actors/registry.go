@@ -19,6 +19,9 @@ type registry struct {
 	fresh    []string // who said idle since the last sweep
 	timer    *time.Timer
 	stopping bool
+	// crowd is from how many children on nobody is spawned for what can wait: Redis
+	// has the work, and recovery hints it as fast as it is done. 0: no bound.
+	crowd int
 }
 
 // entry is what a registry knows of one child.
@@ -36,8 +39,8 @@ type entry struct {
 	news news
 }
 
-func newRegistry(s *System, produce func(key string) actor.Actor) *registry {
-	return &registry{sys: s, produce: produce, entries: map[string]*entry{}}
+func newRegistry(s *System, crowd int, produce func(key string) actor.Actor) *registry {
+	return &registry{sys: s, produce: produce, entries: map[string]*entry{}, crowd: crowd}
 }
 
 // Receive implements actor.Actor.
@@ -85,6 +88,10 @@ func (r *registry) hint(c actor.Context, m hint) {
 	}
 	e := r.entries[m.key]
 	if e == nil {
+		if r.crowd > 0 && len(r.entries) >= r.crowd && !m.news.express {
+			r.thin(c)
+			return
+		}
 		e = &entry{news: m.news}
 		r.entries[m.key] = e
 		r.spawn(c, m.key, e)
@@ -138,6 +145,22 @@ func (r *registry) crashed(c actor.Context, m crashed) {
 		e.waking = false
 	}
 	r.wake(c, e)
+}
+
+// thin lets go everybody who is idle, to make room.
+func (r *registry) thin(c actor.Context) {
+	for _, key := range append(r.resting, r.fresh...) {
+		e := r.entries[key]
+		if e == nil || e.listed == 0 {
+			continue
+		}
+		e.listed = 0
+		if e.idle && e.pid != nil {
+			e.stopping = true
+			c.Poison(e.pid)
+		}
+	}
+	r.resting, r.fresh = nil, nil
 }
 
 // sweep lets go who has been idle since before the last sweep: who works now

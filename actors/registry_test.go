@@ -106,7 +106,7 @@ func TestNoHintIsLostToPassivation(t *testing.T) {
 		index[fmt.Sprint("key-", i)] = i
 	}
 	pid := s.actors.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
-		return newRegistry(s, func(key string) actor.Actor {
+		return newRegistry(s, 0, func(key string) actor.Actor {
 			spawns.Add(1)
 			i := index[key]
 			return &counterActor{sys: s, key: key, truth: &truth[i], seen: &seen[i]}
@@ -171,7 +171,7 @@ func TestIdleChildrenAreLetGoAndComeBack(t *testing.T) {
 		s := bareSystem(t, tuning{})
 		var truth, seen, live atomic.Int64
 		pid := s.actors.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
-			return newRegistry(s, func(key string) actor.Actor {
+			return newRegistry(s, 0, func(key string) actor.Actor {
 				return &counterActor{sys: s, key: key, truth: &truth, seen: &seen, live: &live}
 			})
 		}))
@@ -199,7 +199,7 @@ func TestAChildThatPanicsIsToldEverythingAgain(t *testing.T) {
 		var truth, seen atomic.Int64
 		broken := &atomic.Bool{}
 		pid := s.actors.Root.Spawn(actor.PropsFromProducer(func() actor.Actor {
-			return newRegistry(s, func(key string) actor.Actor {
+			return newRegistry(s, 0, func(key string) actor.Actor {
 				a := &counterActor{sys: s, key: key, truth: &truth, seen: &seen}
 				if broken.Load() {
 					a.panicAt = 1

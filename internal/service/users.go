@@ -83,7 +83,9 @@ func (s *Service) RemoveUser(ctx context.Context, by By, orgID string, id orcid.
 	return nil
 }
 
-// removeUsers is RemoveUser for a batch, and returns how many were users.
+// removeUsers is RemoveUser for a batch, and returns how many were users. Nobody
+// is hinted: recovery finds their work, as fast as ORCID is asked, and thousands of
+// users do not wait in memory.
 func (s *Service) removeUsers(ctx context.Context, orgID string, ids []orcid.ID) (int, error) {
 	s.leaving.Lock()
 	defer s.leaving.Unlock()
@@ -96,10 +98,9 @@ func (s *Service) removeUsers(ctx context.Context, orgID string, ids []orcid.ID)
 		return 0, Explain("cancel what waits for the users", err)
 	}
 	n := 0
-	for i, gone := range removed {
+	for _, gone := range removed {
 		if gone {
 			n++
-			s.o.Hints.HintUser(ids[i], false)
 		}
 	}
 	return n, nil
