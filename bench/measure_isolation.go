@@ -25,54 +25,57 @@ func (b *bench) measureIsolation(ctx context.Context) error {
 	}
 	defer ill.stop()
 	b.cursor = 0
-	lasts := b.steady * 3 / 4
 	tenth := troubled{b.isolated / 10, b.isolated / 10}
-	var untroubled, again, ratio, band, onset, p99 []float64
 	if _, err := b.healthy(ctx, well, troubled{}, b.steady/2); err != nil { // warm
 		return err
 	}
 	freeze(well)
-	for i := range b.rounds {
-		var turn [3]float64
-		for j, r := range []*rig{well, ill, well} {
-			t := troubled{}
-			if r == ill {
-				t = tenth
+	thaw(ill)
+	// The first seconds, in which nobody knows yet who hangs.
+	onset, err := b.healthy(ctx, ill, tenth, b.steady)
+	if err != nil {
+		return err
+	}
+	freeze(ill)
+	// One stall of the machine is a hundredth of one turn, so a figure is of the
+	// turns of a round together, and the band is of figures made in the same way.
+	var untroubled, p99, ratio, band []float64
+	for i := range b.rounds + 2 {
+		var together [2]latencies
+		for j := range 4 {
+			which := (i + j) % 2
+			r, t := well, troubled{}
+			if which == 1 {
+				r, t = ill, tenth
 			}
 			thaw(r)
-			if r == ill && i == 0 {
-				// The first seconds, in which nobody knows yet who hangs.
-				q, err := b.healthy(ctx, r, t, lasts)
-				if err != nil {
-					return err
-				}
-				onset = append(onset, millis(q.P99))
-			}
-			q, err := b.healthy(ctx, r, t, lasts)
+			l, err := b.healthy(ctx, r, t, b.steady)
 			if err != nil {
 				return err
 			}
-			turn[j] = millis(q.P99)
 			freeze(r)
+			together[which] = append(together[which], l...)
 		}
-		untroubled, p99, again = append(untroubled, turn[0]), append(p99, turn[1]), append(again, turn[2])
-		ratio = append(ratio, turn[1]/((turn[0]+turn[2])/2))
-		band = append(band, max(turn[0], turn[2])/min(turn[0], turn[2]))
+		quiet, beside := millis(together[0].percentile(0.99)), millis(together[1].percentile(0.99))
+		for _, other := range untroubled {
+			band = append(band, max(quiet, other)/min(quiet, other))
+		}
+		untroubled, p99, ratio = append(untroubled, quiet), append(p99, beside), append(ratio, beside/quiet)
 	}
 	name := fmt.Sprintf("%d organisations, %d hanging, %d failing: healthy p99 / untroubled", b.isolated, tenth.hang, tenth.fail)
 	b.report.atMost(name, 1.25, "", fmt.Sprintf("untroubled against untroubled: %s", spreadOf(band...)), ratio...)
 	const p = "isolation"
-	b.report.note(p, "untroubled p99", "ms", append(untroubled, again...)...)
+	b.report.note(p, "untroubled p99", "ms", untroubled...)
 	b.report.note(p, "healthy p99 beside the troubled", "ms", p99...)
-	b.report.note(p, "healthy p99 in the first seconds of the trouble", "ms", onset...)
-	b.report.note(p, "untroubled p99 / untroubled p99", "", band...)
+	b.report.note(p, "healthy p99 in the first seconds of the trouble", "ms", millis(onset.percentile(0.99)))
+	b.report.note(p, "untroubled p99 / untroubled p99 of another round", "", band...)
 	thaw(ill)
 	many := troubled{hang: b.isolated * 2 / 5}
-	q, err := b.healthy(ctx, ill, many, b.steady)
+	l, err := b.healthy(ctx, ill, many, b.steady)
 	if err != nil {
 		return err
 	}
-	b.report.note(p, fmt.Sprintf("healthy p99 with %d hanging", many.hang), "ms", millis(q.P99))
+	b.report.note(p, fmt.Sprintf("healthy p99 with %d hanging", many.hang), "ms", millis(l.percentile(0.99)))
 	return b.behave(ctx, nil)
 }
 
@@ -87,7 +90,7 @@ func thaw(r *rig) { _ = r.cmd.Process.Signal(syscall.SIGCONT) }
 
 // healthy pings at 2,000 a second and returns the latency of those
 // organisations that are well; the first of them hang or fail.
-func (b *bench) healthy(ctx context.Context, r *rig, t troubled, lasts time.Duration) (quantiles, error) {
+func (b *bench) healthy(ctx context.Context, r *rig, t troubled, lasts time.Duration) (latencies, error) {
 	how := map[int]Manner{}
 	for o := range t.hang + t.fail {
 		if o < t.hang {
@@ -97,13 +100,13 @@ func (b *bench) healthy(ctx context.Context, r *rig, t troubled, lasts time.Dura
 		}
 	}
 	if err := b.behave(ctx, how); err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	if err := b.prepare(ctx, r, b.users); err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	if err := b.receiver.call(ctx, "Reset", true, &struct{}{}); err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	const rate = 2000
 	count := min(int(rate*lasts.Seconds()), b.users)
@@ -121,14 +124,14 @@ func (b *bench) healthy(ctx context.Context, r *rig, t troubled, lasts time.Dura
 	}
 	run, err := b.ping(ctx, r.callback, Pings{From: from, Rate: rate, Count: count, Keep: true})
 	if err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	var got Received
 	if err := b.receiver.call(ctx, "Wait", Wait{want, 20 * time.Second}, &got); err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	if err := b.receiver.call(ctx, "Take", struct{}{}, &got); err != nil {
-		return quantiles{}, err
+		return nil, err
 	}
 	var of []Arrival
 	for _, a := range got.Arrivals {
@@ -139,7 +142,7 @@ func (b *bench) healthy(ctx context.Context, r *rig, t troubled, lasts time.Dura
 		}
 	}
 	if len(of) < want {
-		return quantiles{}, fmt.Errorf("the healthy got %d of %d: %w", len(of), want, errTooFew)
+		return nil, fmt.Errorf("the healthy got %d of %d: %w", len(of), want, errTooFew)
 	}
-	return between(of, from, run.Due).quantiles(), nil
+	return between(of, from, run.Due), nil
 }
