@@ -14,8 +14,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"strings"
+	"sync"
 )
 
 // Text is a secret in the clear. It prints as <secret> (or nothing when empty)
@@ -53,8 +55,10 @@ var ErrSealed = errors.New("sealed secret cannot be opened with this master key"
 
 // Box seals and opens recoverable secrets. It is safe for concurrent use.
 type Box struct {
-	aead    cipher.AEAD
-	hashKey []byte
+	aead cipher.AEAD
+	// Keyed hashes, because making one costs as much as an import's other work
+	// for a user.
+	hashes sync.Pool
 }
 
 // NewBox makes a Box of the master key, which must have at least 32 bytes.
@@ -78,14 +82,18 @@ func NewBox(master []byte) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("derive the hash key: %w", err)
 	}
-	return &Box{aead, hashKey}, nil
+	b := &Box{aead: aead}
+	b.hashes.New = func() any { return hmac.New(sha256.New, hashKey) }
+	return b, nil
 }
 
 // Hash returns 16 bytes by which text is recognised by whoever has the master
 // key, and by nobody else. The use keeps hashes of different tables apart; it
 // must hold no zero byte.
 func (b *Box) Hash(use, text string) []byte {
-	h := hmac.New(sha256.New, b.hashKey)
+	h := b.hashes.Get().(hash.Hash)
+	defer b.hashes.Put(h)
+	h.Reset()
 	h.Write([]byte(use + "\x00" + text)) // a hash never fails (documentation of hash.Hash)
 	return h.Sum(nil)[:16]
 }

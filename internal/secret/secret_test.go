@@ -1,11 +1,13 @@
 package secret
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -56,4 +58,43 @@ func TestBoxOpensOnlyWhatItSealedForThatUse(t *testing.T) {
 	if _, err := NewBox([]byte("short")); err == nil {
 		t.Error("a short master key was accepted")
 	}
+}
+
+func TestHashKnowsTextUseAndKey(t *testing.T) {
+	t.Parallel()
+	box, other := newBox(t, "m"), newBox(t, "n")
+	want := box.Hash("users", "0000-0002-1825-0097")
+	if len(want) != 16 {
+		t.Fatalf("%d bytes, want 16", len(want))
+	}
+	for name, got := range map[string][]byte{
+		"another use":     box.Hash("tokens", "0000-0002-1825-0097"),
+		"another text":    box.Hash("users", "0000-0001-5109-3700"),
+		"another key":     other.Hash("users", "0000-0002-1825-0097"),
+		"the cut shifted": box.Hash("user", "s0000-0002-1825-0097"),
+	} {
+		if bytes.Equal(got, want) {
+			t.Errorf("%s gives the same hash", name)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				if got := box.Hash("users", "0000-0002-1825-0097"); !bytes.Equal(got, want) {
+					t.Errorf("%x after other hashes, want %x", got, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func newBox(t *testing.T, letter string) *Box {
+	t.Helper()
+	box, err := NewBox(bytes.Repeat([]byte(letter), 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return box
 }
