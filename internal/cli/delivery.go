@@ -9,6 +9,7 @@ import (
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
+	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
 
@@ -76,7 +77,7 @@ type deadLetter struct {
 
 type deliveryListCmd struct {
 	Org     string `arg:"" help:"The organisation."`
-	Dead    bool   `help:"List dead letters; there is nothing else to list, so it may be left out."`
+	Dead    bool   `help:"List dead letters, which is done anyhow; what waits is only counted, with the reasons."`
 	Channel string `help:"webhook or email." enum:"webhook,email" default:"webhook"`
 	paging
 }
@@ -98,6 +99,11 @@ func (c *deliveryListCmd) Run(s *session) error {
 	if err != nil || s.JSON {
 		return err
 	}
+	var v service.View
+	if _, err := s.ask(http.MethodGet, at("organisations", c.Org), nil, &v); err != nil {
+		return err
+	}
+	s.showWaits(v, event.Channel(c.Channel))
 	if len(list) == 0 {
 		s.printf("%s has no dead letters (%s).\n", safe(c.Org), c.Channel)
 		return nil

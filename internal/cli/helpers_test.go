@@ -310,7 +310,9 @@ func (b *bundle) runJobs() {
 	for {
 		jobs, err := b.svc.Jobs(ctx)
 		b.must(err)
-		if !slices.ContainsFunc(jobs, func(j store.Job) bool { return j.State == store.JobRunning }) {
+		if !slices.ContainsFunc(jobs, func(j store.Job) bool {
+			return j.State == store.JobRunning && j.Args["again"] == "" // that one waits for its second pass
+		}) {
 			break
 		}
 		select {

@@ -197,6 +197,7 @@ func (s *session) showChannels(v service.View) {
 		})
 	}
 	table(s.env.Stdout, "", columns, rows)
+	s.showWaits(v)
 	for _, c := range v.Channels {
 		for _, h := range c.Holds {
 			text := fmt.Sprintf("%s is held (%s)", c.Channel, strings.ReplaceAll(string(h.Hold), "_", "-"))
@@ -212,6 +213,18 @@ func (s *session) showChannels(v service.View) {
 				text += ": " + h.Reason
 			}
 			wrap(s.env.Stdout, "", "  ", text)
+		}
+	}
+}
+
+// showWaits says why what waits does.
+func (s *session) showWaits(v service.View, only ...event.Channel) {
+	for _, c := range v.Channels {
+		if len(only) > 0 && !slices.Contains(only, c.Channel) {
+			continue
+		}
+		for _, w := range c.Waits {
+			wrap(s.env.Stdout, "", "  ", string(c.Channel)+": "+w.Words(number[int], clock))
 		}
 	}
 }

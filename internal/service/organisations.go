@@ -62,6 +62,11 @@ func (s *Service) Organisation(ctx context.Context, id string) (View, error) {
 	if v.Channels, err = s.channels(ctx, []*org.Organisation{o}); err != nil {
 		return View{}, err
 	}
+	for i, c := range v.Channels {
+		if v.Channels[i].Waits, err = s.waits(ctx, o, c); err != nil {
+			return View{}, err
+		}
+	}
 	return v, nil
 }
 

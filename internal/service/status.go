@@ -34,6 +34,8 @@ type Channel struct {
 	Next     time.Time     `json:"next,omitzero"`
 	Holds    []HoldView    `json:"holds,omitempty"`
 	Failures int           `json:"failures_in_a_row,omitempty"`
+	// Waits says why what waits does; only of one organisation that is asked for.
+	Waits []Wait `json:"waits,omitempty"`
 }
 
 // HoldView is one reason why a channel waits.

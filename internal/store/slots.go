@@ -18,7 +18,7 @@ type slotScripts struct {
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
 	fresh                           *script
-	attemptPage, day                *script
+	attemptPage, day, waiting       *script
 	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
 }
@@ -55,6 +55,7 @@ func newSlotScripts() slotScripts {
 		traces:      newScript("traces", allowOOM, tracesBody),
 		attemptPage: newScript("attempts", allowOOM, attemptPageBody),
 		day:         newScript("day", allowOOM, dayBody),
+		waiting:     newScript("waiting", allowOOM, waitingBody),
 		audit:       newScript("audit", allowOOM, auditBody),
 		auditLane:   newScript("audit_lane", allowOOM, auditLaneBody),
 		totals:      newScript("totals", allowOOM, totalsBody),

@@ -12,6 +12,7 @@ import (
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/service"
+	"dispatchd/internal/store"
 )
 
 func form(pairs ...string) url.Values {
@@ -412,4 +413,24 @@ func TestThePictureOfABusyDay(t *testing.T) {
 	w.attempts("uni-a", 150, event.Retry)
 	w.signedInTo("uni-a").get("/state").wants(t, http.StatusOK,
 		`aria-label="Attempts of each hour: 1,100 delivered, 150 failed attempts in the last 24 hours"`, "1,100 delivered</span>", "150 failed attempts</span>")
+}
+
+// TestWhyDeliveriesWaitIsSaid in words, with how many and until when.
+func TestWhyDeliveriesWaitIsSaid(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@uni-a.example")
+	w.enable("uni-a")
+	ids := w.people("uni-a", 500, 4)
+	for _, id := range ids[:2] {
+		w.attempt("uni-a", id, event.Retry, 503, "the receiver answered 503 Service Unavailable "+evil, "")
+	}
+	w.attempt("uni-a", ids[2], event.Retry, 0, "no answer within 15s", "")
+	_, err := w.store.Enqueue(t.Context(), 0, []store.Target{{Org: "uni-a", Channel: event.Webhook, ORCID: ids[3], Type: event.Updated, At: w.store.Now(), Entry: "99-0", Due: w.store.Now().Add(time.Minute)}}, 0)
+	w.must(err)
+	c := w.signedInTo("uni-a")
+	c.get("/state").wants(t, http.StatusOK, "Why they wait", "2 are tried again, the next at ", "since the receiver answered 503 Service Unavailable &lt;script&gt;",
+		"1 is tried again, at ", "since the last attempt failed: no answer within 15s.", "1 is new and sent shortly, at ")
+	w.must(w.svc.Pause(t.Context(), byTest, "uni-a", event.Webhook, "receiver moves"))
+	c.get("/state").wants(t, http.StatusOK, "4 wait: somebody has paused the deliveries.", "2 are tried again")
 }

@@ -28,7 +28,8 @@ type channelState struct {
 	service.Channel
 	Name    string
 	Badge   look.Badge
-	Held    []string // why it waits
+	Held    []string // why it is held
+	Waits   []string // why what waits does
 	Stopped bool     // only a person ends it
 }
 
@@ -176,9 +177,29 @@ func channelOf(c service.Channel, zone *time.Location, now time.Time) channelSta
 				s.Badge = look.Badge{Kind: look.Warn, Text: "waiting"}
 			}
 			s.Held = append(s.Held, "The receiver asked to wait"+until+".")
+		case event.HoldRate:
+			if !s.Stopped {
+				s.Badge = look.Badge{Kind: look.Warn, Text: "waiting"}
+			}
+			s.Held = append(s.Held, "As many mails were sent as are wanted in an hour. It goes on"+strings.Replace(until, " until", " at", 1)+".")
+		case event.HoldDigest: // a mail is being sent, or tried again
 		}
 	}
+	for _, w := range c.Waits {
+		s.Waits = append(s.Waits, w.Words(look.Num[int], soon(zone, now)))
+	}
 	return s
+}
+
+// soon writes a time of today without its date.
+func soon(zone *time.Location, now time.Time) func(time.Time) string {
+	const date = "2006-01-02"
+	return func(t time.Time) string {
+		if t.In(zone).Format(date) == now.In(zone).Format(date) {
+			return t.In(zone).Format("15:04 MST")
+		}
+		return look.When(t, zone)
+	}
 }
 
 func since(t time.Time, zone *time.Location) string {

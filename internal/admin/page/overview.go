@@ -17,10 +17,14 @@ import (
 	"dispatchd/internal/store"
 )
 
+// at writes a moment.
+func at(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05") }
+
 // words are what the templates of this package need besides look's.
 func words() template.FuncMap {
 	return template.FuncMap{
-		"at":   func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04:05") },
+		"at":   at,
+		"why":  func(w service.Wait) string { return w.Words(look.Num[int], at) },
 		"word": func(v any) string { return strings.ReplaceAll(fmt.Sprint(v), "_", " ") },
 		"took": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
 	}
