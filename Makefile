@@ -145,14 +145,15 @@ deps: ## install what the tests need: redis-server, chromium, python3, php, on L
 	  echo "    brew install redis; brew install --cask chromium      (macOS)"; \
 	  exit 1; \
 	fi
-	@# A mail server that is not ours. It must not take the place of this machine's: --no-remove.
-	@if [ "$$(uname -s)" != Linux ] || command -v msmtpd >/dev/null; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove msmtp-mta >/dev/null || \
-	  echo "make: msmtp-mta could not be installed: the tests with a real mail server are skipped (with CI set they fail)"; \
-	else \
-	  echo "make: msmtpd is missing (apt-get install msmtp-mta): the tests with a real mail server are skipped (with CI set they fail)"; \
-	fi
+	@# Mail servers that are not ours. They must not take the place of this machine's: --no-remove.
+	@if [ "$$(uname -s)" != Linux ]; then exit 0; fi; missing=""; \
+	command -v msmtpd >/dev/null || missing="msmtp-mta"; \
+	/usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null || missing="$$missing python3-aiosmtpd"; \
+	for p in $$missing; do \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove $$p >/dev/null; then continue; fi; \
+	  echo "make: $$p is missing (apt-get install $$p): the tests with that mail server are skipped (with CI set they fail)"; \
+	done
 
 clean: ## remove what was built
 	rm -rf bin dist .tools
