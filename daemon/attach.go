@@ -228,7 +228,10 @@ func (a *app) startAttached(ctx context.Context) error {
 	at.unwatch = unwatch
 	at.running.Go(func() { a.watch.Run(watching) })
 	at.running.Go(func() { a.taker.Run(watching) })
-	at.running.Go(func() { a.guests.Run(watching) })
+	at.running.Go(func() {
+		a.wakeGuests(watching)
+		a.guests.Run(watching)
+	})
 	at.running.Go(func() {
 		if err := a.service.Run(work); err != nil && work.Err() == nil {
 			a.log.Error("jobs do not run; restart dispatchd when redis works", "err", err)

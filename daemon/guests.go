@@ -7,6 +7,7 @@ import (
 
 	"dispatchd/internal/guest"
 	"dispatchd/internal/orcid"
+	"dispatchd/internal/service"
 )
 
 // setGuests builds what keeps callbacks of organisations' own at ORCID; it
@@ -14,7 +15,7 @@ import (
 func (a *app) setGuests() error {
 	var err error
 	a.guests, err = guest.New(guest.Options{
-		Store: a.store, Directory: a.directory, ORCID: guestORCID{a},
+		Store: a.store, Directory: a.directory, ORCID: guestORCID{a}, Configured: a.configured,
 		Due: func(ctx context.Context, now time.Time, limit int) ([]guest.Key, error) {
 			due, err := a.store.DueGuests(ctx, now, limit)
 			keys := make([]guest.Key, len(due))
@@ -27,6 +28,32 @@ func (a *app) setGuests() error {
 		Now:   a.store.Now, Logger: a.log, Panics: a.metrics.panicked,
 	})
 	return err
+}
+
+// configured reports whether there is a credential of that name.
+func (a *app) configured(credential string) bool {
+	_, ok := a.config.Load().ORCID.Credentials[credential]
+	return ok
+}
+
+// wakeGuests has every callback of an organisation looked at: some may wait for a
+// credential that is back, or have lost theirs.
+func (a *app) wakeGuests(ctx context.Context) {
+	if err := a.store.WakeGuests(ctx); err != nil {
+		a.log.Warn("callbacks of organisations are looked at within the hour", "err", err)
+	}
+}
+
+// guestProblems names the credentials that callbacks of organisations wait for.
+func (a *app) guestProblems() (out []service.Problem) {
+	for _, s := range a.guests.Stranded() {
+		out = append(out, service.Problem{
+			What:  fmt.Sprintf("credential %s is not configured, and callbacks of organisations wait for it (%d)", s.Credential, s.Rows),
+			Since: s.Since, Cost: "they are neither registered nor removed at ORCID: no other credential may remove what this one registered",
+			Do: "put [orcid.credential." + s.Credential + "] back into the configuration file, then: dispatchd reload",
+		})
+	}
+	return out
 }
 
 // callbacks lets the service, which is built first, settle callbacks.

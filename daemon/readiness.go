@@ -98,6 +98,7 @@ func (a *app) degraded() []service.Problem {
 	}
 	out = append(out, a.lifeProblems()...)
 	out = append(out, a.hubProblems()...)
+	out = append(out, a.guestProblems()...)
 	if a.config.Load().Shadow() {
 		out = append(out, service.Problem{
 			What: shadowWhat, Cost: "organisations are told nothing by us; dispatchd delivery log ORG --answers shows what they would be told",

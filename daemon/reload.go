@@ -104,6 +104,9 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	}
 	a.config.Store(next)
 	a.setHub(callbacks)
+	if !slices.Equal(credentialNames(old), credentialNames(next)) {
+		a.wakeGuests(ctx)
+	}
 	a.o.Level.Set(next.Log.Level)
 	return append(sayOnce(changes, fileChanges), untried...), nil
 }

@@ -115,6 +115,9 @@ func (s *session) showCallbacks(list []service.StoryCallback) {
 		if c.Leaving {
 			text += " (to be removed)"
 		}
+		if c.Waits != "" {
+			text += ", waits for " + c.Waits
+		}
 		if c.Tries > 0 {
 			text += fmt.Sprintf(", %s, ORCID said %s", count(c.Tries, "failed try", "failed tries"), statusWord(c.Status))
 		}

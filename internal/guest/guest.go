@@ -3,7 +3,9 @@
 // each is there while it is wanted, registered by the credential that serves the
 // organisation, and is removed by the credential that owns it once the callback,
 // its user or its organisation has left; the intent is durable before each
-// request. A row that ORCID has given up on cannot be seen from here: whoever
+// request. A row whose credential is not configured any more waits for it, visibly,
+// until the credential is back or the organisation is gone: then it is given up, and
+// ORCID keeps it. A row that ORCID has given up on cannot be seen from here: whoever
 // owns the URL DELETEs and PUTs it again. The service asks it to act at once,
 // and a loop looks at every row once an hour.
 package guest
@@ -63,6 +65,8 @@ type Options struct {
 	Due       Due
 	Directory Directory
 	ORCID     ORCID
+	// Configured reports whether there is a credential of that name.
+	Configured func(credential string) bool
 	// Guard says why nothing may be unregistered; nil while all is well.
 	Guard func() error
 	Now   func() time.Time
@@ -90,15 +94,16 @@ const (
 
 // Keeper looks after the rows. It is safe for concurrent use.
 type Keeper struct {
-	o    Options
-	log  *slog.Logger
+	o        Options
+	log      *slog.Logger
+	stranded stranded
 	busy [stripes]chan struct{} // one request at a time for a row
 }
 
 // New checks the options.
 func New(o Options) (*Keeper, error) {
-	if o.Store == nil || o.Due == nil || o.Directory == nil || o.ORCID == nil || o.Guard == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
-		return nil, errors.New("guest: Store, Due, Directory, ORCID, Guard, Now, Logger and Panics must be set")
+	if o.Store == nil || o.Due == nil || o.Directory == nil || o.ORCID == nil || o.Configured == nil || o.Guard == nil || o.Now == nil || o.Logger == nil || o.Panics == nil {
+		return nil, errors.New("guest: Store, Due, Directory, ORCID, Configured, Guard, Now, Logger and Panics must be set")
 	}
 	if o.Tick <= 0 {
 		o.Tick = 5 * time.Second
@@ -201,6 +206,12 @@ func (k *Keeper) step(ctx context.Context, id orcid.ID, url string) (_ *orcid.An
 	}
 	now := k.o.Now()
 	p := decide(*g, credential, now)
+	if p.kind != 0 && !k.o.Configured(p.row.Registration.Credential) {
+		return nil, false, k.wait(ctx, p.row, now)
+	}
+	if c, last := k.stranded.remove(Key{id, url}); last {
+		k.log.Info("callbacks of organisations wait for a credential no more", "credential", c)
+	}
 	if p.kind == 0 {
 		_, err := k.o.Store.SaveGuest(ctx, p.row, p.look)
 		return nil, false, err
@@ -235,6 +246,29 @@ func (k *Keeper) step(ctx context.Context, id orcid.ID, url string) (_ *orcid.An
 		err, more = k.note(ctx, row), true
 	}
 	return &answer, more, err
+}
+
+// wait puts off a row whose credential is not configured; whoever changes the
+// configuration has all rows looked at. When its organisation is gone, too, nobody
+// is left who could want it.
+func (k *Keeper) wait(ctx context.Context, row event.Guest, now time.Time) error {
+	credential, key := row.Registration.Credential, Key{row.ORCID, row.URL}
+	if _, ok := k.o.Directory.Organisation(row.Org); !ok && row.Gone {
+		level := slog.LevelDebug
+		if k.stranded.giveUp(credential) {
+			level = slog.LevelWarn
+		}
+		k.log.Log(ctx, level, "callbacks of an organisation that was removed stay at ORCID: their credential is not configured, and no other may remove them",
+			"org", row.Org, "credential", credential)
+		k.stranded.remove(key)
+		_, err := k.o.Store.SaveGuest(ctx, row, time.Time{})
+		return err
+	}
+	if k.stranded.add(key, credential, now) {
+		k.log.Warn("callbacks of organisations wait for a credential that is not configured", "credential", credential)
+	}
+	_, err := k.o.Store.SaveGuest(ctx, row, now.Add(lookEvery))
+	return err
 }
 
 // note writes what ORCID said into a row that was changed meanwhile.

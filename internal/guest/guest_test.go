@@ -78,7 +78,10 @@ type world struct {
 	fail   func() error // of every call
 	answer *orcid.Answer
 	sent   []string
+	off    string // a credential that is not configured
 }
+
+func (w *world) configured(credential string) bool { return credential != w.off }
 
 func (w *world) Guests(context.Context, orcid.ID) ([]event.Guest, error) {
 	w.mu.Lock()
@@ -151,7 +154,7 @@ func newWorld(t interface{ Fatal(...any) }) (*world, *Keeper, *directory.Directo
 	dir := directory.New()
 	w := &world{now: noon, fail: func() error { return nil }, user: &event.User{Affiliations: []event.Affiliation{{Org: "uni-a"}}}}
 	k, err := New(Options{
-		Store: w, Directory: dir, ORCID: w, Guard: func() error { return nil }, Now: func() time.Time { return w.now },
+		Store: w, Directory: dir, ORCID: w, Configured: w.configured, Guard: func() error { return nil }, Now: func() time.Time { return w.now },
 		Logger: slog.New(slog.DiscardHandler), Panics: func(string) { panic("panicked") }, Tick: time.Hour,
 		Due: func(context.Context, time.Time, int) ([]Key, error) {
 			w.mu.Lock()

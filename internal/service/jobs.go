@@ -410,6 +410,10 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 		return fmt.Errorf("delete the organisation: %w", err)
 	}
 	s.o.Directory.Remove(j.Org)
+	// Callbacks of its own that nobody can remove end with it.
+	if err := s.o.Store.WakeGuests(ctx); err != nil {
+		return fmt.Errorf("look at callbacks: %w", err)
+	}
 	return nil
 }
 

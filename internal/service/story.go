@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -85,8 +86,10 @@ type StoryCallback struct {
 	State      string    `json:"state"`
 	Since      time.Time `json:"since"`
 	Leaving    bool      `json:"leaving,omitempty"` // it is to be removed
-	Tries      int       `json:"failed_tries,omitempty"`
-	Status     int       `json:"last_status,omitempty"`
+	// Waits says what it waits for; empty when it is not held up.
+	Waits  string `json:"waits,omitempty"`
+	Tries  int    `json:"failed_tries,omitempty"`
+	Status int    `json:"last_status,omitempty"`
 }
 
 // known reports whether there is anything to tell.
@@ -122,7 +125,7 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 	for _, g := range guests {
 		r := g.Registration
 		story.Callbacks = append(story.Callbacks, StoryCallback{
-			Org: g.Org, URL: g.URL, Credential: r.Credential, State: r.State.String(), Since: r.Changed, Leaving: g.Gone, Tries: r.Tries, Status: r.Status,
+			Org: g.Org, URL: g.URL, Credential: r.Credential, State: r.State.String(), Since: r.Changed, Leaving: g.Gone, Waits: s.waitsFor(g), Tries: r.Tries, Status: r.Status,
 		})
 	}
 	on, err := s.o.Store.Suppressions(ctx, []orcid.ID{id})
@@ -153,6 +156,17 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 		return Story{}, err
 	}
 	return story, nil
+}
+
+// waitsFor says which credential a callback waits for that is not configured.
+func (s *Service) waitsFor(g event.Guest) string {
+	r := g.Registration
+	o, ok := s.o.Directory.Organisation(g.Org)
+	settled := r.State == event.RegAlive || r.State == event.RegRefused
+	if r.Credential == "" || slices.Contains(s.o.Credentials(), r.Credential) || !g.Gone && settled && (!ok || o.Credential == r.Credential) {
+		return ""
+	}
+	return fmt.Sprintf("credential %s, which is not configured", r.Credential)
 }
 
 // addTraces adds what waits, what died and what was tried, organisation by
