@@ -97,7 +97,7 @@ type Keeper struct {
 	o        Options
 	log      *slog.Logger
 	stranded stranded
-	busy [stripes]chan struct{} // one request at a time for a row
+	busy     [stripes]chan struct{} // one request at a time for a row
 }
 
 // New checks the options.

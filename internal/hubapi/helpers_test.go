@@ -148,7 +148,7 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	b.must(err)
 	dir := directory.New()
 	b.keeper, err = guest.New(guest.Options{
-		Store: b.store, Directory: dir, ORCID: b, Guard: func() error { return nil }, Now: b.store.Now, Logger: log,
+		Store: b.store, Directory: dir, ORCID: b, Configured: func(c string) bool { return c == "main" }, Guard: func() error { return nil }, Now: b.store.Now, Logger: log,
 		Due:    func(context.Context, time.Time, int) ([]guest.Key, error) { return nil, nil },
 		Panics: func(c string) { t.Errorf("%s panicked", c) },
 	})
