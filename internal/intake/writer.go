@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -84,18 +85,20 @@ func (w *writer) write(p event.Ping) outcome {
 		return nowhere
 	}
 	w.queue = append(w.queue, x)
-	var g *group
-	if w.busy < w.o.Lanes {
+	free := w.busy < w.o.Lanes
+	if free {
 		w.busy++
 		w.lanes.Add(1)
-		g = w.gather()
 	}
 	w.mu.Unlock()
-	if g != nil {
-		w.put(g)
-		if g = w.next(); g != nil {
-			// This ping has its answer; the others have a lane of their own.
-			go w.lane(g)
+	if free {
+		// Who is about to queue too goes along. With nobody about, this does nothing.
+		runtime.Gosched()
+		if g := w.next(); g != nil {
+			w.put(g)
+			if g = w.next(); g != nil {
+				go w.lane(g) // this ping has its answer, the others need not wait for its handler
+			}
 		}
 	}
 	out := <-x.done
@@ -138,11 +141,6 @@ func (w *writer) next() *group {
 		w.lanes.Done()
 		return nil
 	}
-	return w.gather()
-}
-
-// gather takes what is queued, under w.mu.
-func (w *writer) gather() *group {
 	g := w.groups.Get().(*group)
 	n := min(len(w.queue), maxGroup)
 	g.members = append(g.members[:0], w.queue[:n]...)

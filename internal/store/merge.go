@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
@@ -38,19 +39,23 @@ type merged[R any] struct {
 // time limit of that.
 func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	w := waiting[Q, R]{q: q, out: make(chan merged[R], 1)}
-	var batch []waiting[Q, R]
 	m.mu.Lock()
 	m.queue = append(m.queue, w)
-	if m.active < m.parallel {
+	first := m.active < m.parallel
+	if first {
 		m.active++
 		m.done.Add(1)
-		batch = m.gather()
 	}
 	m.mu.Unlock()
-	if batch != nil {
-		m.put(batch)
-		if batch = m.next(); batch != nil {
-			go m.run(batch) // q has its result; the others are not for its caller to do
+	if first {
+		// Who is about to call too goes along: when many deliveries end at once,
+		// one flush instead of two. With nobody about, this does nothing.
+		runtime.Gosched()
+		if batch := m.next(); batch != nil {
+			m.put(batch)
+			if batch = m.next(); batch != nil {
+				go m.run(batch) // q has its result; the others are not for its caller to do
+			}
 		}
 	}
 	select {
@@ -78,11 +83,6 @@ func (m *merger[Q, R]) next() []waiting[Q, R] {
 		m.done.Done()
 		return nil
 	}
-	return m.gather()
-}
-
-// gather takes what is queued, under m.mu.
-func (m *merger[Q, R]) gather() []waiting[Q, R] {
 	n := min(len(m.queue), m.max)
 	batch := m.queue[:n:n]
 	m.queue = append([]waiting[Q, R](nil), m.queue[n:]...)
