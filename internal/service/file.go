@@ -22,10 +22,13 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	next := make([]org.Organisation, len(list))
-	inFile := map[string]bool{}
+	inFile, named := map[string]bool{}, map[string]bool{}
 	for i, o := range list {
 		o.Owner = org.OwnedByFile
 		inFile[o.ID] = true
+		if o.Webhook.SigningSecret.IsSet() {
+			named[o.ID] = true
+		}
 		if old, ok := s.o.Directory.Organisation(o.ID); ok {
 			keepUnsaid(&o, old)
 		}
@@ -34,6 +37,7 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 		}
 		next[i] = o
 	}
+	s.named = named
 	var changes []string
 	s.again = map[string]org.Organisation{}
 	for i := range next {
@@ -88,11 +92,16 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 	return changes, nil
 }
 
-// keepUnsaid keeps the secrets that the file does not name.
+// keepUnsaid keeps the secrets that the file does not name. When it names another
+// signing secret, the one before signs too until the next change.
 func keepUnsaid(o, old *org.Organisation) {
-	if !o.Webhook.SigningSecret.IsSet() {
-		o.Webhook.SigningSecret = old.Webhook.SigningSecret
-		o.Webhook.OldSigningSecret = old.Webhook.OldSigningSecret
+	w, was := &o.Webhook, old.Webhook
+	if !w.SigningSecret.IsSet() {
+		w.SigningSecret = was.SigningSecret
+	}
+	w.OldSigningSecret = was.OldSigningSecret
+	if w.SigningSecret != was.SigningSecret {
+		w.OldSigningSecret = was.SigningSecret
 	}
 	// Redis has only its hash: that of the same secret is no change.
 	if !o.API.ClientSecret.IsSet() || sameClient(old.API, o.API) {

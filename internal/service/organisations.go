@@ -2,26 +2,15 @@ package service
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
-	"dispatchd/internal/secret"
 	"dispatchd/internal/store"
 )
-
-// newSigningSecret makes a secret in the form of Standard Webhooks.
-func newSigningSecret() secret.Text {
-	b := make([]byte, 32)
-	rand.Read(b) // never fails (crypto/rand documentation)
-	return secret.Text("whsec_" + base64.StdEncoding.EncodeToString(b))
-}
 
 // get returns the organisation or a not-found error.
 func (s *Service) get(id string) (*org.Organisation, error) {
@@ -101,23 +90,6 @@ func (s *Service) Lately(ctx context.Context, ids []string) ([]store.Ratio, erro
 		return nil, Explain("look at the attempts", err)
 	}
 	return list, nil
-}
-
-// Secrets returns the secrets of an organisation in the clear; audited.
-func (s *Service) Secrets(_ context.Context, by By, id string) (map[string]secret.Text, error) {
-	o, err := s.get(id)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(by, "showed secrets", "org", id)
-	out := map[string]secret.Text{"signing_secret": o.Webhook.SigningSecret}
-	if o.Webhook.APIKey.IsSet() {
-		out["apikey"] = o.Webhook.APIKey
-	}
-	if o.Webhook.OldSigningSecret.IsSet() {
-		out["old_signing_secret"] = o.Webhook.OldSigningSecret
-	}
-	return out, nil
 }
 
 // PutOrganisation makes an organisation or replaces its settings. It reports
@@ -459,74 +431,4 @@ func (s *Service) notRemoving(id string) error {
 		Code: CodeConflict, What: fmt.Sprintf("Organisation %q is being removed.", id),
 		Do: "Try again when it is gone; `dispatchd org list` shows it until then.",
 	}
-}
-
-// Pause lets the deliveries of a channel wait until Resume; an empty channel
-// means all. It works for organisations of the file too: it is no setting.
-func (s *Service) Pause(ctx context.Context, by By, id string, ch event.Channel, reason string) error {
-	return s.hold(ctx, by, id, ch, event.HoldPause, event.Forever, reason, "paused")
-}
-
-// Resume ends a pause and a suspension: a person has acted.
-func (s *Service) Resume(ctx context.Context, by By, id string, ch event.Channel) error {
-	if err := s.hold(ctx, by, id, ch, event.HoldPause, time.Time{}, "", "resumed"); err != nil {
-		return err
-	}
-	return s.hold(ctx, by, id, ch, event.HoldSuspend, time.Time{}, "", "suspension ended")
-}
-
-func (s *Service) hold(ctx context.Context, by By, id string, ch event.Channel, h event.Hold, until time.Time, reason, word string) error {
-	if _, err := s.get(id); err != nil {
-		return err
-	}
-	for _, one := range event.Channels {
-		if ch != "" && ch != one {
-			continue
-		}
-		next, err := s.o.Store.SetHold(ctx, id, one, h, until, reason)
-		if err != nil {
-			return Explain("hold the channel", err)
-		}
-		if !next.IsZero() {
-			s.o.Hints.HintChannel(event.ChannelKey{Org: id, Channel: one}, next)
-		}
-	}
-	s.audit(by, word, "org", id, "channel", ch, "reason", reason)
-	return nil
-}
-
-// RotateSecret makes a new signing secret and returns it, once. The old one
-// signs too until the next rotation, so that receivers can change over.
-func (s *Service) RotateSecret(ctx context.Context, by By, id string) (secret.Text, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	old, err := s.get(id)
-	if err != nil {
-		return "", err
-	}
-	next := clone(old)
-	next.Webhook.OldSigningSecret = old.Webhook.SigningSecret
-	next.Webhook.SigningSecret = newSigningSecret()
-	if err := s.o.Store.SaveOrganisation(ctx, next); err != nil {
-		return "", Explain("save the organisation", err)
-	}
-	s.o.Directory.Put(next)
-	s.audit(by, "signing secret rotated", "org", id)
-	return next.Webhook.SigningSecret, nil
-}
-
-// Test posts a test event to the organisation's webhook, at most once in 10 s.
-func (s *Service) Test(ctx context.Context, by By, id string) (TestAnswer, error) {
-	o, err := s.get(id)
-	if err != nil {
-		return TestAnswer{}, err
-	}
-	if o.Webhook.URL == "" {
-		return TestAnswer{}, &Error{Code: CodeInvalid, What: fmt.Sprintf("Organisation %q has no webhook URL.", id), Do: "Set webhook.url first."}
-	}
-	if wait := s.tested.claim(id, time.Now()); wait > 0 {
-		return TestAnswer{}, &Error{Code: CodeRateLimited, What: "A test event was sent a moment ago.", Do: fmt.Sprintf("Try again in %s.", wait.Round(time.Second))}
-	}
-	s.audit(by, "test event sent", "org", id)
-	return s.o.Tester.Test(ctx, o), nil
 }

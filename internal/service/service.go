@@ -140,6 +140,9 @@ type Service struct {
 	// again are organisations of the file that are made when their removal has
 	// ended; changing guards it.
 	again map[string]org.Organisation
+	// named are the organisations whose signing secret the file names; changing
+	// guards it.
+	named map[string]bool
 	// leaving keeps people from joining while somebody leaves: what waits for
 	// who left is cancelled, and must not be what who came back is owed.
 	leaving sync.RWMutex

@@ -119,8 +119,11 @@ func (s *Store) Attempts(ctx context.Context, org string, ch event.Channel, n in
 	}
 	oldest := s.Now().Add(-attemptAge)
 	out := make([]event.Attempt, 0, len(list))
-	for i, v := range list {
-		line, _ := v.(string)
+	lines, err := texts(list)
+	if err != nil {
+		return nil, fmt.Errorf("read attempts of %s: %w", org, err)
+	}
+	for i, line := range lines {
 		_, line, _ = strings.Cut(line, " ")
 		line, excerpt, _ := strings.Cut(line, "\n")
 		var a event.Attempt
@@ -226,13 +229,16 @@ func (s *Store) LastDay(ctx context.Context, org string) ([DayHours]Hour, error)
 	}
 	last := s.Now().UnixMilli() / time.Hour.Milliseconds()
 	for _, v := range list {
-		pairs, ok := v.([]any)
-		if !ok || len(pairs)%2 != 0 {
-			return day, fmt.Errorf("read the last day of %s: unexpected answer %T", org, v)
+		raw, ok := v.([]any)
+		if !ok || len(raw)%2 != 0 {
+			return day, fmt.Errorf("read the last day of %s: %w: %T", org, errAnswer, v)
+		}
+		pairs, err := texts(raw)
+		if err != nil {
+			return day, fmt.Errorf("read the last day of %s: %w", org, err)
 		}
 		for i := 0; i < len(pairs); i += 2 {
-			field, _ := pairs[i].(string)
-			value, _ := pairs[i+1].(string)
+			field, value := pairs[i], pairs[i+1]
 			hour, kind, err := tallyField(field)
 			if err != nil {
 				return day, fmt.Errorf("read the last day of %s: %w", org, err)

@@ -68,7 +68,10 @@ func (s *Store) Session(ctx context.Context, id secret.Text) (string, error) {
 	if err := s.do(ctx, c); err != nil {
 		return "", fmt.Errorf("read a session: %w", err)
 	}
-	v, _ := c.res.(string)
+	v, err := c.text()
+	if err != nil {
+		return "", fmt.Errorf("read a session: %w", err)
+	}
 	return v, nil
 }
 

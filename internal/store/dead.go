@@ -90,15 +90,17 @@ func (s *Store) DeadLetters(ctx context.Context, org string, ch event.Channel, c
 	if err != nil {
 		return nil, "", err
 	}
-	if len(list)%3 != 0 {
-		return nil, "", fmt.Errorf("list dead letters of %s: %w", org, errAnswer)
+	fields, err := texts(list)
+	if err == nil && len(fields)%3 != 0 {
+		err = errAnswer
 	}
-	out := make([]DeadLetter, 0, len(list)/3)
+	if err != nil {
+		return nil, "", fmt.Errorf("list dead letters of %s: %w", org, err)
+	}
+	out := make([]DeadLetter, 0, len(fields)/3)
 	next := ""
-	for i := 0; i < len(list); i += 3 {
-		at, _ := list[i].(string)
-		field, _ := list[i+1].(string)
-		raw, _ := list[i+2].(string)
+	for i := 0; i < len(fields); i += 3 {
+		at, field, raw := fields[i], fields[i+1], fields[i+2]
 		d, err := parseDead(at, field, raw)
 		if err != nil {
 			return nil, "", fmt.Errorf("list dead letters of %s: %w", org, err)

@@ -180,9 +180,12 @@ func (l *Ledger) addCounters(answer any) error {
 	if !ok || len(list)%2 != 0 {
 		return errAnswer
 	}
-	for i := 0; i < len(list); i += 2 {
-		name, _ := list[i].(string)
-		text, _ := list[i+1].(string)
+	fields, err := texts(list)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(fields); i += 2 {
+		name, text := fields[i], fields[i+1]
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return fmt.Errorf("counter %s is damaged: %w", name, err)
@@ -242,15 +245,10 @@ func (l *Ledger) addLane(ctx context.Context, s *Store, lane int) error {
 	l.LogEntries += length
 	l.LogPartly = l.LogPartly || length > int64(len(entries))
 	for _, e := range entries {
-		pair, _ := e.([]any)
-		if len(pair) != 2 {
+		lines, ok := logEntry(e)
+		if !ok {
 			return errAnswer
 		}
-		fields, _ := pair[1].([]any)
-		if len(fields) != 2 {
-			return errAnswer
-		}
-		lines, _ := fields[1].(string)
 		var e Entry
 		e.Items, e.Damaged = parseItems([]byte(lines))
 		pings, announced := e.DamagedPings()
@@ -295,4 +293,19 @@ func (s *Store) SlotTotals(ctx context.Context) (pending, dead int64, err error)
 		dead += n[1]
 	}
 	return pending, dead, nil
+}
+
+// logEntry returns the lines of an entry of the intake log, as XRANGE answers it:
+// its id, and the name and the value of its only field.
+func logEntry(answer any) (string, bool) {
+	pair, ok := answer.([]any)
+	if !ok || len(pair) != 2 {
+		return "", false
+	}
+	fields, ok := pair[1].([]any)
+	if !ok || len(fields) != 2 {
+		return "", false
+	}
+	lines, ok := fields[1].(string)
+	return lines, ok
 }

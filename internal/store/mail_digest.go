@@ -426,12 +426,18 @@ func (s *Store) Retime(ctx context.Context, org string, due time.Time, earlier b
 			return time.Time{}, err
 		}
 		list, err := c.list()
-		if err != nil || len(list) != 2 {
-			return time.Time{}, fmt.Errorf("set when mails of %s are due: %w", org, errAnswer)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("set when mails of %s are due: %w", org, err)
 		}
-		ready, _ := list[0].(int64)
-		cursor, _ = list[1].(string)
-		if cursor == "0" || cursor == "" {
+		if len(list) != 2 {
+			return time.Time{}, fmt.Errorf("set when mails of %s are due: %w: %d parts", org, errAnswer, len(list))
+		}
+		ready, ok1 := list[0].(int64)
+		next, ok2 := list[1].(string)
+		if !ok1 || !ok2 || next == "" {
+			return time.Time{}, fmt.Errorf("set when mails of %s are due: %w: %T and %T", org, errAnswer, list[0], list[1])
+		}
+		if cursor = next; cursor == "0" {
 			return milliTime(ready), nil
 		}
 	}

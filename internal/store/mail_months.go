@@ -148,7 +148,10 @@ func (s *Store) MonthSent(ctx context.Context, org string) (Month, error) {
 	if err := s.one(ctx, "read which month was sent", org, c); err != nil {
 		return "", err
 	}
-	m, _ := c.res.(string)
+	m, err := c.text()
+	if err != nil {
+		return "", fmt.Errorf("read which month was sent to %s: %w", org, err)
+	}
 	return Month(m), nil
 }
 

@@ -248,12 +248,12 @@ func (c *call) ints(want int) ([]int64, error) {
 	}
 	list, ok := c.res.([]any)
 	if !ok || len(list) != want {
-		return nil, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+		return nil, fmt.Errorf("%s: %w: %T", c.script.name, errAnswer, c.res)
 	}
 	out := make([]int64, want)
 	for i, v := range list {
 		if out[i], ok = v.(int64); !ok {
-			return nil, fmt.Errorf("%s: unexpected answer element %T of redis", c.script.name, v)
+			return nil, fmt.Errorf("%s: %w: element %T", c.script.name, errAnswer, v)
 		}
 	}
 	return out, nil
@@ -266,7 +266,7 @@ func (c *call) integer() (int64, error) {
 	}
 	n, ok := c.res.(int64)
 	if !ok {
-		return 0, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+		return 0, fmt.Errorf("%s: %w: %T", c.script.name, errAnswer, c.res)
 	}
 	return n, nil
 }
@@ -278,7 +278,34 @@ func (c *call) list() ([]any, error) {
 	}
 	list, ok := c.res.([]any)
 	if !ok {
-		return nil, fmt.Errorf("%s: unexpected answer %T of redis", c.script.name, c.res)
+		return nil, fmt.Errorf("%s: %w: %T", c.script.name, errAnswer, c.res)
 	}
 	return list, nil
+}
+
+// text reads an answer that is one string; nothing is empty.
+func (c *call) text() (string, error) {
+	if c.err != nil {
+		return "", c.err
+	}
+	if c.res == nil {
+		return "", nil
+	}
+	v, ok := c.res.(string)
+	if !ok {
+		return "", fmt.Errorf("%s: %w: %T instead of a string", c.script.name, errAnswer, c.res)
+	}
+	return v, nil
+}
+
+// texts reads elements of an answer that are strings.
+func texts(list []any) ([]string, error) {
+	out := make([]string, len(list))
+	for i, v := range list {
+		var ok bool
+		if out[i], ok = v.(string); !ok {
+			return nil, fmt.Errorf("%w: %T instead of a string", errAnswer, v)
+		}
+	}
+	return out, nil
 }

@@ -234,9 +234,12 @@ func readChannel(answer any, now time.Time) (ChannelState, error) {
 		}
 		st.OldestFirst = microTime(parsed.first)
 	}
-	for i := 0; i < len(control); i += 2 {
-		name, _ := control[i].(string)
-		value, _ := control[i+1].(string)
+	fields, err := texts(control)
+	if err != nil {
+		return st, err
+	}
+	for i := 0; i < len(fields); i += 2 {
+		name, value := fields[i], fields[i+1]
 		if err := st.setControl(name, value, now); err != nil {
 			return st, fmt.Errorf("control field %s is damaged: %w", name, err)
 		}
@@ -319,26 +322,26 @@ func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]event.Ch
 		if err != nil {
 			return nil, time.Time{}, err
 		}
-		texts := make([]string, len(list))
-		for i, v := range list {
-			texts[i], _ = v.(string)
+		parts, err := texts(list)
+		if err == nil && len(parts)%2 != 1 {
+			err = errAnswer
 		}
-		if len(texts)%2 != 1 {
-			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", errAnswer)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", err)
 		}
-		ms, err := strconv.ParseFloat(texts[0], 64)
+		ms, err := strconv.ParseFloat(parts[0], 64)
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
 		}
 		if t := milliTime(int64(ms)); !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
-		for i := 1; i < len(texts); i += 2 {
-			k, err := memberChannel(texts[i])
+		for i := 1; i < len(parts); i += 2 {
+			k, err := memberChannel(parts[i])
 			if err != nil {
 				return nil, time.Time{}, err
 			}
-			at, err := strconv.ParseFloat(texts[i+1], 64)
+			at, err := strconv.ParseFloat(parts[i+1], 64)
 			if err != nil {
 				return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
 			}

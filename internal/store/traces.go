@@ -137,35 +137,41 @@ func (s *Store) readTrace(id orcid.ID, answer any) (Trace, error) {
 	if !ok || len(list) != 5 {
 		return t, errAnswer
 	}
-	var texts [4]string
-	for i := range texts {
-		texts[i], _ = list[i].(string)
+	parts, err := texts(list[:4])
+	if err != nil {
+		return t, err
 	}
-	if texts[1] != "" {
-		st, err := parseSlot(texts[1])
+	if parts[1] != "" {
+		st, err := parseSlot(parts[1])
 		if err != nil {
 			return t, err
 		}
-		due, err := strconv.ParseFloat(texts[0], 64)
+		due, err := strconv.ParseFloat(parts[0], 64)
 		if err != nil {
-			return t, fmt.Errorf("%w: due %q", errAnswer, texts[0])
+			return t, fmt.Errorf("%w: due %q", errAnswer, parts[0])
 		}
 		t.Slot = &SlotView{
 			Types: st.types, FirstAt: microTime(st.first), LatestAt: microTime(st.latest),
 			Due: milliTime(int64(due)), Attempts: st.attempts, InFlight: st.token != "",
 		}
 	}
-	if texts[2] != "" {
-		d, err := parseDead(texts[3], slotField(id), texts[2])
+	if parts[2] != "" {
+		d, err := parseDead(parts[3], slotField(id), parts[2])
 		if err != nil {
 			return t, err
 		}
 		t.Dead = &d
 	}
-	lines, _ := list[4].([]any)
+	raw, ok := list[4].([]any)
+	if !ok {
+		return t, fmt.Errorf("%w: %T instead of lines", errAnswer, list[4])
+	}
+	lines, err := texts(raw)
+	if err != nil {
+		return t, err
+	}
 	oldest := s.Now().Add(-attemptAge)
-	for _, v := range lines {
-		text, _ := v.(string)
+	for _, text := range lines {
 		_, text, _ = strings.Cut(text, " ")
 		text, excerpt, _ := strings.Cut(text, "\n")
 		var a event.Attempt
