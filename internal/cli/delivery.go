@@ -38,7 +38,7 @@ func (c *deliveryLogCmd) Run(s *session) error {
 		return err
 	}
 	if len(list) == 0 {
-		s.printf("The log of %s (%s) has no attempts.\n", safe(c.Org), c.Channel)
+		s.say("The log of %s (%s) has no attempts.", c.Org, c.Channel)
 		return nil
 	}
 	s.attemptTable("", list, c.Answers)
@@ -105,7 +105,7 @@ func (c *deliveryListCmd) Run(s *session) error {
 	}
 	s.showWaits(v, event.Channel(c.Channel))
 	if len(list) == 0 {
-		s.printf("%s has no dead letters (%s).\n", safe(c.Org), c.Channel)
+		s.say("%s has no dead letters (%s).", c.Org, c.Channel)
 		return nil
 	}
 	const form = "%-20s  %-19s  %-16s  %5s  %6s\n"
@@ -166,7 +166,7 @@ func (c *deliveryReplayCmd) Run(s *session) error {
 	if show, err := s.ask(http.MethodPost, at("organisations", c.Org, "dead-letters", "replay"), in, &job); !show {
 		return err
 	}
-	s.printf("Being replayed as job %s; `dispatchd job list` shows how far it is.\n", safe(job.ID))
+	s.say("Being replayed as job %s; `dispatchd job list` shows how far it is.", job.ID)
 	return nil
 }
 

@@ -192,4 +192,9 @@ func (*versionCmd) Run(s *session) error {
 }
 
 // printf prints for people.
+// say prints a sentence, broken where a line is full.
+func (s *session) say(format string, args ...any) {
+	wrap(s.env.Stdout, "", "", fmt.Sprintf(format, args...))
+}
+
 func (s *session) printf(format string, args ...any) { fmt.Fprintf(s.env.Stdout, format, args...) }

@@ -386,7 +386,7 @@ func (c *orgLinkCmd) Run(s *session) error {
 		return err
 	}
 	s.printf("%s\n", safe(out.Link))
-	fmt.Fprintf(s.env.Stderr, "Whoever opens it before %s and presses the button acts for %s, once.\n", out.Expires.UTC().Format("15:04 MST"), safe(c.ID))
+	wrap(s.env.Stderr, "", "", fmt.Sprintf("Whoever opens it before %s and presses the button acts for %s, once.", out.Expires.UTC().Format("15:04 MST"), c.ID))
 	return nil
 }
 
@@ -403,7 +403,7 @@ func (c *orgRemoveCmd) Run(s *session) error {
 	if show, err := s.ask(http.MethodDelete, at("organisations", c.ID), nil, nil); !show {
 		return err
 	}
-	s.printf("%s is being removed; `dispatchd job list` shows how far it is.\n", safe(c.ID))
+	s.say("%s is being removed; `dispatchd job list` shows how far it is.", c.ID)
 	return nil
 }
 

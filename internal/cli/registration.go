@@ -142,11 +142,11 @@ func (c *registrationRearmCmd) Run(s *session) error {
 	}
 	switch {
 	case c.ID != "" && job.Done == 0:
-		s.printf("%s has no registration that could be made anew; `dispatchd user show %s` shows why.\n", safe(c.ID), safe(c.ID))
+		s.say("%s has no registration that could be made anew; `dispatchd user show %s` shows why.", c.ID, c.ID)
 	case c.ID != "":
-		s.printf("%s is registered anew.\n", safe(c.ID))
+		s.say("%s is registered anew.", c.ID)
 	default:
-		s.printf("Being made anew as job %s, at the pace of ORCID's rate; `dispatchd job list` shows how far it is.\n", safe(job.ID))
+		s.say("Being made anew as job %s, at the pace of ORCID's rate; `dispatchd job list` shows how far it is.", job.ID)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (*registrationSyncCmd) Run(s *session) error {
 	if show, err := s.ask(http.MethodPost, at("registrations", "sync"), nil, &job); !show {
 		return err
 	}
-	s.printf("Being compared as job %s; `dispatchd job list` shows how far it is.\n", safe(job.ID))
+	s.say("Being compared as job %s; `dispatchd job list` shows how far it is.", job.ID)
 	return nil
 }
 

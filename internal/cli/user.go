@@ -86,7 +86,7 @@ func (c *userListCmd) Run(s *session) error {
 		return err
 	}
 	if len(rows) == 0 {
-		s.printf("%s has no users: dispatchd user import FILE --org %s\n", safe(c.Org), safe(c.Org))
+		s.say("%s has no users: `dispatchd user import FILE --org %s`", c.Org, c.Org)
 		return nil
 	}
 	table(s.env.Stdout, "", []column{
@@ -151,9 +151,9 @@ func (c *userAddCmd) Run(s *session) error {
 		return err
 	}
 	if out.New {
-		s.printf("%s is a user of %s now.\n", id, safe(c.Org))
+		s.say("%s is a user of %s now.", id, c.Org)
 	} else {
-		s.printf("%s was a user of %s already; the data was updated.\n", id, safe(c.Org))
+		s.say("%s was a user of %s already; the data was updated.", id, c.Org)
 	}
 	return nil
 }
@@ -172,6 +172,6 @@ func (c *userRemoveCmd) Run(s *session) error {
 	if show, err := s.ask(http.MethodDelete, at("organisations", c.Org, "users", id.String()), nil, nil); !show {
 		return err
 	}
-	s.printf("%s is not a user of %s any more.\n", id, safe(c.Org))
+	s.say("%s is not a user of %s any more.", id, c.Org)
 	return nil
 }
