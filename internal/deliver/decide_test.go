@@ -299,3 +299,18 @@ func TestJitterIsMonotone(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkDecide is what an answer means, from its status to the outcome.
+func BenchmarkDecide(b *testing.B) {
+	d := delivery(1, time.Time{})
+	for name, a := range map[string]Answer{"delivered": {Kind: KindOK, Status: 204, Start: t0, Duration: time.Millisecond}, "failed": answered(503)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if o := Decide(Policy{}, d, a, t0, middle); o.Attempt.Status != a.Status {
+					b.Fatalf("%+v", o)
+				}
+			}
+		})
+	}
+}

@@ -142,28 +142,11 @@ func (s *Store) Announce(ctx context.Context, org string, ids []orcid.ID, at tim
 
 // AppendItems appends one entry to the next lane.
 func (s *Store) AppendItems(ctx context.Context, items []Item) error {
-	lane := int(s.scripts.nextLane.Add(1) % Lanes)
-	var count [3]int
-	lines := make([]byte, 0, 64*len(items))
-	for _, it := range items {
-		switch it.Kind {
-		case KindPing:
-			count[0]++
-		case KindCaughtUp:
-			count[1]++
-		case KindCreated:
-			count[2]++
-		default:
-			return fmt.Errorf("append to the intake log: unknown kind %q", it.Kind)
-		}
-		lines = append(lines, byte(it.Kind), ' ')
-		lines = strconv.AppendUint(lines, it.ORCID.Base(), 10)
-		lines = append(lines, ' ')
-		lines = strconv.AppendInt(lines, it.At.UnixMicro(), 10)
-		lines = append(lines, ' ')
-		lines = append(lines, it.Subject...)
-		lines = append(lines, '\n')
+	lines, count, err := appendItems(make([]byte, 0, 64*len(items)), items)
+	if err != nil {
+		return fmt.Errorf("append to the intake log: %w", err)
 	}
+	lane := int(s.scripts.nextLane.Add(1) % Lanes)
 	c := &call{
 		script: s.scripts.append, mark: s.keys.laneMark(lane),
 		keys: []string{s.keys.log(lane), s.keys.laneLedger(lane)},
@@ -176,13 +159,42 @@ func (s *Store) AppendItems(ctx context.Context, items []Item) error {
 	return nil
 }
 
+// appendItems writes the lines of an entry, and counts the pings, those caught
+// up and those created.
+func appendItems(lines []byte, items []Item) (_ []byte, count [3]int, _ error) {
+	for _, it := range items {
+		switch it.Kind {
+		case KindPing:
+			count[0]++
+		case KindCaughtUp:
+			count[1]++
+		case KindCreated:
+			count[2]++
+		default:
+			return nil, count, fmt.Errorf("unknown kind %q", it.Kind)
+		}
+		lines = append(lines, byte(it.Kind), ' ')
+		lines = strconv.AppendUint(lines, it.ORCID.Base(), 10)
+		lines = append(lines, ' ')
+		lines = strconv.AppendInt(lines, it.At.UnixMicro(), 10)
+		lines = append(lines, ' ')
+		lines = append(lines, it.Subject...)
+		lines = append(lines, '\n')
+	}
+	return lines, count, nil
+}
+
 // parseItems reads the lines of an entry; those that cannot be read are damaged.
 func parseItems(lines []byte) (items []Item, damaged []string) {
 	items = make([]Item, 0, bytes.Count(lines, []byte{'\n'}))
 	for len(lines) > 0 {
 		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
 		lines = rest
-		if it, ok := parseItem(line); ok {
+		subject := "" // most lines have that of the line before
+		if n := len(items); n > 0 {
+			subject = items[n-1].Subject
+		}
+		if it, ok := parseItem(line, subject); ok {
 			items = append(items, it)
 		} else {
 			damaged = append(damaged, clipLine(line))
@@ -191,22 +203,29 @@ func parseItems(lines []byte) (items []Item, damaged []string) {
 	return items, damaged
 }
 
-func parseItem(line []byte) (Item, bool) {
-	parts := bytes.SplitN(line, []byte{' '}, 4)
-	if len(parts) != 4 || len(parts[0]) != 1 || len(parts[3]) == 0 {
+// parseItem reads a line; the subject is used again if it is the line's too.
+func parseItem(line []byte, subject string) (Item, bool) {
+	space := []byte{' '}
+	kinds, line, _ := bytes.Cut(line, space)
+	digits, line, _ := bytes.Cut(line, space)
+	micros, name, _ := bytes.Cut(line, space)
+	if len(kinds) != 1 || len(name) == 0 {
 		return Item{}, false
 	}
-	base, err1 := strconv.ParseUint(string(parts[1]), 10, 64)
-	us, err2 := strconv.ParseInt(string(parts[2]), 10, 64)
+	base, err1 := strconv.ParseUint(string(digits), 10, 64)
+	us, err2 := strconv.ParseInt(string(micros), 10, 64)
 	if err1 != nil || err2 != nil {
 		return Item{}, false
 	}
 	id, err := orcid.FromBase(base)
-	kind := Kind(parts[0][0])
+	kind := Kind(kinds[0])
 	if err != nil || kind != KindPing && kind != KindCaughtUp && kind != KindCreated {
 		return Item{}, false
 	}
-	return Item{kind, string(parts[3]), id, time.UnixMicro(us).UTC()}, true
+	if string(name) != subject {
+		subject = string(name)
+	}
+	return Item{kind, subject, id, time.UnixMicro(us).UTC()}, true
 }
 
 // ReadLog returns up to count entries of a lane after the given id ("" from the

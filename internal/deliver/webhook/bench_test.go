@@ -71,6 +71,30 @@ func BenchmarkSend(b *testing.B) {
 	})
 }
 
+// BenchmarkCompose is the message alone: its body, its head and the signature.
+func BenchmarkCompose(b *testing.B) {
+	s := newSender(b, Options{})
+	o, d := newOrg("https://hooks.uni-a.example/orcid"), newDelivery(b)
+	who := event.Affiliation{Org: "uni-a", Email: "j@uni-a.example", Name: "Josiah Carberry"}
+	t, err := s.targets.parse(o.Webhook.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var head, body []byte
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		id := d.ID()
+		body = s.appendBody(body[:0], o, id, d, who, now)
+		if head, err = s.appendHead(head[:0], t, o, id, d, body, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if !bytes.Contains(head, []byte("webhook-signature: v1,")) {
+		b.Fatalf("not signed: %q", head)
+	}
+}
+
 func BenchmarkNetHTTP(b *testing.B) {
 	url := "http://" + benchReceiver(b) + "/orcid"
 	tr := &http.Transport{MaxIdleConnsPerHost: 256, MaxConnsPerHost: 256, DisableCompression: true}
