@@ -33,7 +33,7 @@ func run(args []string) int {
 	}
 	defer stop()
 	env := cli.Env{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, IsTerminal: isTerminal, Version: version,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, IsTerminal: isTerminal, Columns: columns, Version: version,
 		AdminFromConfig: adminOf,
 		Serve: func(_ context.Context, f cli.ServeFlags) error {
 			return code(serve(f.Config, os.Stderr, isTerminal(os.Stderr)))
@@ -58,6 +58,19 @@ func run(args []string) int {
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// columns is how wide the terminal of a stream is; 0 when it is none.
+func columns(stream any) int {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return 0
+	}
+	wide, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return wide
 }
 
 // code is an exit code as the command line wants it.

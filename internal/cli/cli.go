@@ -44,6 +44,9 @@ type Env struct {
 	// IsTerminal reports whether one of the three streams is a terminal.
 	// Default: none is.
 	IsTerminal func(stream any) bool
+	// Columns is how wide the terminal of a stream is; 0 when nobody knows. Default:
+	// nobody does.
+	Columns func(stream any) int
 	// Now is for showing how long ago something was. Default: time.Now.
 	Now func() time.Time
 	// Version is what `version` prints first.
@@ -74,6 +77,9 @@ func (e *Env) defaults() {
 	}
 	if e.IsTerminal == nil {
 		e.IsTerminal = func(any) bool { return false }
+	}
+	if e.Columns == nil {
+		e.Columns = func(any) int { return 0 }
 	}
 	if e.Now == nil {
 		e.Now = time.Now

@@ -19,6 +19,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"golang.org/x/term"
 
 	"dispatchd/internal/admin"
 	"dispatchd/internal/directory"
@@ -37,9 +38,25 @@ var update = flag.Bool("update", false, "write testdata anew")
 // TestMain lets the test binary be the program itself for a shell.
 func TestMain(m *testing.M) {
 	if os.Getenv("DISPATCHD_TEST_IS_CLI") == "1" {
-		os.Exit(Run(context.Background(), os.Args[1:], Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})) //nolint:forbidigo // here the test binary is the program
+		os.Exit(Run(context.Background(), os.Args[1:], Env{ //nolint:forbidigo // here the test binary is the program
+			Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+			IsTerminal: func(stream any) bool { return wide(stream) > 0 }, Columns: wide,
+		}))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// wide is how wide the terminal of a stream is; 0 when it is none.
+func wide(stream any) int {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return 0
+	}
+	n, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 const (

@@ -36,8 +36,13 @@ func (c *userImportCmd) Run(s *session) error {
 	}
 	return s.sendList(&c.listFile, sending{
 		path: at("organisations", c.Org, "users"), query: q, report: &report, progress: &last,
-		bar: func(b *bar) string {
-			return b.sentPart() + fmt.Sprintf("%s lines, %s new, %s bad", number(last.Lines), number(last.Added), number(last.Bad)) + b.pace(last.Lines)
+		bar: func(b *bar) drawing {
+			part, known := b.sentPart()
+			words := []word{{number(last.Lines) + " lines", 5}, {number(last.Added) + " new", 1}}
+			if last.Bad > 0 {
+				words = append(words, word{number(last.Bad) + " bad", 3})
+			}
+			return drawing{part, known, last.Lines, words}
 		},
 		how: func() (int, string) { return last.Lines, "run the same import again, it goes on where this one ended" },
 		show: func() error {
@@ -53,7 +58,7 @@ type sending struct {
 	path             string
 	query            url.Values
 	report, progress any                  // are decoded into
-	bar              func(b *bar) string  // draws progress
+	bar              func(b *bar) drawing // shows progress
 	how              func() (int, string) // how many lines are done, and what to do when it broke off
 	show             func() error         // shows the report
 	bad              func() bool          // whether the report is one of a failure
@@ -242,50 +247,52 @@ type bar struct {
 	size  int64 // of the file; 0 when nobody knows
 	sent  *atomic.Int64
 	began time.Time
-	part  float64 // done of all, as drawn last; 0 when nobody knows
 	drawn bool
 }
 
-func (b *bar) draw(text func(*bar) string) {
+// drawing is what a bar shows: how much is done (0 to 1), if anybody knows, how
+// many lines that are, and the words.
+type drawing struct {
+	part  float64
+	known bool
+	done  int
+	words []word
+}
+
+func (b *bar) draw(what func(*bar) drawing) {
 	if !b.s.env.IsTerminal(b.s.env.Stderr) {
 		return
 	}
-	fmt.Fprintf(b.s.env.Stderr, "\r\x1b[K%s", clip(text(b), width-1))
+	d := what(b)
+	line := progressLine(b.s.room(b.s.env.Stderr), d.part, d.known, append(d.words, b.pace(d)...)...)
+	fmt.Fprint(b.s.env.Stderr, eraseLine+line)
 	b.drawn = true
 }
 
-// meter draws how much is done.
-func (b *bar) meter(part float64) string {
-	const full = 16
-	b.part = min(max(part, 0), 1)
-	done := int(b.part * full)
-	return fmt.Sprintf("[%s%s] %3.0f%%  ", strings.Repeat("#", done), strings.Repeat(".", full-done), b.part*100)
-}
-
-// sentPart is the meter of what was sent of the file.
-func (b *bar) sentPart() string {
+// sentPart says how much of the file was sent.
+func (b *bar) sentPart() (part float64, known bool) {
 	if b.size <= 0 {
-		return ""
+		return 0, false
 	}
-	return b.meter(float64(b.sent.Load()) / float64(b.size))
+	return float64(b.sent.Load()) / float64(b.size), true
 }
 
 // pace says how many a second and how long it will take; nothing in the first
 // second.
-func (b *bar) pace(done int) string {
+func (b *bar) pace(d drawing) []word {
 	took := b.s.now().Sub(b.began)
-	if took < time.Second || done == 0 {
-		return ""
+	if took < time.Second || d.done == 0 {
+		return nil
 	}
-	text := fmt.Sprintf(", %s/s", number(int(float64(done)/took.Seconds())))
-	if b.part > 0.01 && b.part < 1 {
-		text += ", " + span(time.Duration(float64(took)*(1-b.part)/b.part)) + " left"
+	words := []word{{fmt.Sprintf("%s/s", number(int(float64(d.done)/took.Seconds()))), 2}}
+	if d.known && d.part > 0.01 && d.part < 1 {
+		words = append(words, word{span(time.Duration(float64(took)*(1-d.part)/d.part)) + " left", 4})
 	}
-	return text
+	return words
 }
 
 func (b *bar) end() {
 	if b.drawn {
-		fmt.Fprint(b.s.env.Stderr, "\r\x1b[K")
+		fmt.Fprint(b.s.env.Stderr, eraseLine)
 	}
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"dispatchd/internal/service"
@@ -34,7 +33,7 @@ func (c *registrationStatusCmd) Run(s *session) error {
 	s.showStanding(report)
 	if !c.Follow || report.Sweep.Left == 0 {
 		if report.Sweep.Left > 0 {
-			s.printf("%s\n", progress(report))
+			s.printf("%s\n", progress(report, s.room(s.env.Stdout)))
 		}
 		return nil
 	}
@@ -48,29 +47,31 @@ func (s *session) follow(report service.RegistrationReport) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	shown := int64(-1)
+	erase := func() {
+		if terminal {
+			s.printf(eraseLine) // whatever is said next begins a line
+		}
+	}
 	for report.Sweep.Left > 0 {
 		if terminal {
-			s.printf("\r\x1b[K%s", clip(progress(report), width-1))
+			s.printf(eraseLine+"%s", progress(report, s.room(s.env.Stdout)))
 		} else if tenth := 10 * done(report.Sweep) / report.Sweep.Total; tenth != shown {
 			shown = tenth
-			s.printf("%s\n", progress(report))
+			s.printf("%s\n", progress(report, s.room(s.env.Stdout)))
 		}
 		select {
 		case <-s.ctx.Done():
-			if terminal {
-				s.printf("\n")
-			}
+			erase()
 			return s.ctx.Err()
 		case <-tick.C:
 		}
 		report = service.RegistrationReport{}
 		if _, err := s.ask(http.MethodGet, at("registrations"), nil, &report); err != nil {
+			erase()
 			return err
 		}
 	}
-	if terminal {
-		s.printf("\r\x1b[K")
-	}
+	erase()
 	s.printf("Nothing is left to do.\n")
 	return nil
 }
@@ -90,19 +91,17 @@ func (s *session) showStanding(r service.RegistrationReport) {
 func done(w service.Sweep) int64 { return max(w.Total-w.Left, 0) }
 
 // progress is how far a sweep is in one line.
-func progress(r service.RegistrationReport) string {
-	const full = 20
+func progress(r service.RegistrationReport, room int) string {
 	w := r.Sweep
-	part := int(done(w) * full / w.Total)
-	text := fmt.Sprintf("[%s%s] %3d%%  %s left, %.1f/s", strings.Repeat("#", part), strings.Repeat(".", full-part),
-		done(w)*100/w.Total, number(w.Left), w.Speed)
+	left := ""
 	switch {
 	case r.Paused:
-		return text + ", paused"
+		left = "paused"
 	case w.SecondsLeft > 0:
-		return text + ", about " + span(time.Duration(w.SecondsLeft*float64(time.Second)))
+		left = "about " + span(time.Duration(w.SecondsLeft*float64(time.Second)))
 	}
-	return text
+	return progressLine(room, float64(done(w))/float64(w.Total), w.Total > 0,
+		word{number(w.Left) + " left", 2}, word{fmt.Sprintf("%.1f/s", w.Speed), 1}, word{left, 3})
 }
 
 type registrationRearmCmd struct {

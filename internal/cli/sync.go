@@ -25,16 +25,16 @@ func (c *userSyncCmd) Run(s *session) error {
 	}
 	return s.sendList(&c.listFile, sending{
 		path: at("organisations", c.Org, "users", "sync"), query: q, report: &report, progress: &last,
-		bar: func(b *bar) string {
+		bar: func(*bar) drawing {
 			all := last.Total + last.ToRemove
 			if all == 0 {
-				return ""
+				return drawing{}
 			}
 			done := last.Lines
 			if done == last.Total {
 				done += min(last.Removed, last.ToRemove)
 			}
-			return b.meter(float64(done)/float64(all)) + fmt.Sprintf("%s new, %s removed", number(last.Added), number(last.Removed)) + b.pace(done)
+			return drawing{float64(done) / float64(all), true, done, []word{{number(last.Added) + " new", 1}, {number(last.Removed) + " removed", 5}}}
 		},
 		how: func() (int, string) { return last.Lines, "run the same sync again, it does what is left" },
 		show: func() error {
