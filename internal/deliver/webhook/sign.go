@@ -16,10 +16,16 @@ import (
 // when it is full, which takes more organisations than are active at once.
 type signers struct {
 	mu       sync.RWMutex
-	bySecret map[secret.Text]*sync.Pool // of hash.Hash
+	bySecret map[secret.Text]*sync.Pool // of *signer
 }
 
 const signersSize = 4096
+
+// signer has the room for its sum, which would be allocated otherwise.
+type signer struct {
+	hash.Hash
+	sum [sha256.Size]byte
+}
 
 // append appends the Standard Webhooks signature header with one signature for
 // each secret that is set, the current one first.
@@ -39,15 +45,14 @@ func (s *signers) append(b []byte, id, stamp string, body []byte, secrets ...sec
 			b = append(b, "\r\nwebhook-signature: "...)
 			begun = true
 		}
-		mac := pool.Get().(hash.Hash) //nolint:forcetypeassert // only prepare fills it
+		mac := pool.Get().(*signer) //nolint:forcetypeassert // only prepare fills it
 		mac.Reset()
-		var sum [sha256.Size]byte
 		at := len(b)
 		b = append(append(append(append(b, id...), '.'), stamp...), '.') // for a moment, to be hashed
 		mac.Write(b[at:])
 		mac.Write(body)
 		b = append(b[:at], "v1,"...)
-		b = base64.StdEncoding.AppendEncode(b, mac.Sum(sum[:0]))
+		b = base64.StdEncoding.AppendEncode(b, mac.Sum(mac.sum[:0]))
 		pool.Put(mac)
 	}
 	return b, nil
@@ -79,5 +84,5 @@ func prepare(text secret.Text) (*sync.Pool, error) {
 		// The error would quote the secret.
 		return nil, errors.New(`the signing secret is not "whsec_" and base64; rotate it`)
 	}
-	return &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}, nil
+	return &sync.Pool{New: func() any { return &signer{Hash: hmac.New(sha256.New, key)} }}, nil
 }
