@@ -37,38 +37,24 @@ func (b *bench) measureIsolation(ctx context.Context) error {
 		return err
 	}
 	freeze(ill)
-	// One stall of the machine is a hundredth of one turn, so a figure is of the
-	// turns of a round together, and the band is of figures made in the same way.
-	var untroubled, p99, ratio, band []float64
-	for i := range b.rounds + 2 {
-		var together [2]latencies
-		for j := range 4 {
-			which := (i + j) % 2
-			r, t := well, troubled{}
-			if which == 1 {
-				r, t = ill, tenth
-			}
+	turn := func(r *rig, t troubled) func() (latencies, error) {
+		return func() (latencies, error) {
 			thaw(r)
-			l, err := b.healthy(ctx, r, t, b.steady)
-			if err != nil {
-				return err
-			}
-			freeze(r)
-			together[which] = append(together[which], l...)
+			defer freeze(r)
+			return b.healthy(ctx, r, t, b.steady)
 		}
-		quiet, beside := millis(together[0].percentile(0.99)), millis(together[1].percentile(0.99))
-		for _, other := range untroubled {
-			band = append(band, max(quiet, other)/min(quiet, other))
-		}
-		untroubled, p99, ratio = append(untroubled, quiet), append(p99, beside), append(ratio, beside/quiet)
+	}
+	c, err := b.compare(turn(well, troubled{}), turn(ill, tenth))
+	if err != nil {
+		return err
 	}
 	name := fmt.Sprintf("%d organisations, %d hanging, %d failing: healthy p99 / untroubled", b.isolated, tenth.hang, tenth.fail)
-	b.report.atMost(name, 1.25, "", fmt.Sprintf("untroubled against untroubled: %s", spreadOf(band...)), ratio...)
+	b.report.atMost(name, 1.25, "", fmt.Sprintf("untroubled against untroubled: %s", spreadOf(c.band...)), c.ratio...)
 	const p = "isolation"
-	b.report.note(p, "untroubled p99", "ms", untroubled...)
-	b.report.note(p, "healthy p99 beside the troubled", "ms", p99...)
+	b.report.note(p, "untroubled p99", "ms", c.without...)
+	b.report.note(p, "healthy p99 beside the troubled", "ms", c.with...)
 	b.report.note(p, "healthy p99 in the first seconds of the trouble", "ms", millis(onset.percentile(0.99)))
-	b.report.note(p, "untroubled p99 / untroubled p99 of another round", "", band...)
+	b.report.note(p, "untroubled p99 / untroubled p99 of another round", "", c.band...)
 	thaw(ill)
 	many := troubled{hang: b.isolated * 2 / 5}
 	l, err := b.healthy(ctx, ill, many, b.steady)
@@ -77,6 +63,33 @@ func (b *bench) measureIsolation(ctx context.Context) error {
 	}
 	b.report.note(p, fmt.Sprintf("healthy p99 with %d hanging", many.hang), "ms", millis(l.percentile(0.99)))
 	return b.behave(ctx, nil)
+}
+
+// compared are percentiles of the same load without a trouble and with it, a
+// pair a round, and how far those without it are from each other.
+type compared struct{ without, with, ratio, band []float64 }
+
+// compare lets the two take turns, two of each in a round. One stall of the
+// machine is a hundredth of one turn, so a p99 is of the two turns together.
+func (b *bench) compare(without, with func() (latencies, error)) (compared, error) {
+	var c compared
+	for i := range b.rounds + 1 {
+		var together [2]latencies
+		for j := range 4 {
+			which := (i + j) % 2
+			l, err := []func() (latencies, error){without, with}[which]()
+			if err != nil {
+				return c, err
+			}
+			together[which] = append(together[which], l...)
+		}
+		a, z := millis(together[0].percentile(0.99)), millis(together[1].percentile(0.99))
+		for _, other := range c.without {
+			c.band = append(c.band, max(a, other)/min(a, other))
+		}
+		c.without, c.with, c.ratio = append(c.without, a), append(c.with, z), append(c.ratio, z/a)
+	}
+	return c, nil
 }
 
 // isolationRig posts to organisations from number first on at the receiver.

@@ -142,33 +142,33 @@ func (b *bench) stick(ctx context.Context, r *rig) error {
 // besideStuck: the usual organisations of the rig with the million stuck slots
 // against the usual rig.
 func (b *bench) besideStuck(ctx context.Context, usual, r *rig) error {
-	var with, without, ratio, band, peaks []float64
-	for i := range b.rounds + 1 {
-		var turn [3]float64
-		for j, x := range []*rig{usual, r, usual} {
+	var peaks []float64
+	turn := func(x *rig) func() (latencies, error) {
+		return func() (latencies, error) {
 			if err := b.prepare(ctx, x, b.users); err != nil {
-				return err
+				return nil, err
 			}
-			d, err := b.deliver(ctx, x, Pings{Rate: 2000, For: b.steady / 2}, true)
+			d, err := b.deliver(ctx, x, Pings{Rate: 2000, For: b.steady * 2 / 3}, true)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			turn[j] = millis(between(d.arrivals, b.cursor-d.run.Sent, d.run.Due).quantiles().P99)
 			if x == r {
 				peaks = append(peaks, float64(d.peak)/1e6)
 			}
+			return between(d.arrivals, b.cursor-d.run.Sent, d.run.Due), nil
 		}
-		if i == 0 {
-			continue // warm
-		}
-		without, with = append(without, turn[0], turn[2]), append(with, turn[1])
-		ratio = append(ratio, turn[1]/((turn[0]+turn[2])/2))
-		band = append(band, max(turn[0], turn[2])/min(turn[0], turn[2]))
+	}
+	if _, err := turn(r)(); err != nil { // warm
+		return err
+	}
+	c, err := b.compare(turn(usual), turn(r))
+	if err != nil {
+		return err
 	}
 	b.report.atMost("one organisation with "+number(float64(b.many))+" stuck slots: others' p99 / without", 1.25, "",
-		fmt.Sprintf("without against without: %s", spreadOf(band...)), ratio...)
-	b.report.note("million", "others' p99 without stuck slots", "ms", without...)
-	b.report.note("million", "others' p99 beside stuck slots", "ms", with...)
+		fmt.Sprintf("without against without: %s", spreadOf(c.band...)), c.ratio...)
+	b.report.note("million", "others' p99 without stuck slots", "ms", c.without...)
+	b.report.note("million", "others' p99 beside stuck slots", "ms", c.with...)
 	b.report.note("million", "daemon's peak RSS at 2,000 pings/s", "MB", peaks...)
 	return nil
 }

@@ -263,6 +263,6 @@ const method = `
 - Plain Redis commands: XADD, then HSET and ZADD twice, HDEL and ZREM for each delivery, 100 deliveries a pipeline, two connections.
 - Idle CPU is measured over a minute or more beside other measurements, which costs it some warmth of caches.
 - The curve is one run at each rate, after a burst that found what the daemon keeps up with.
-- Isolation: timeout 5 s; the untroubled and the troubled daemon take turns of 3 s, the other one is stopped meanwhile (SIGSTOP). A round
-  is two turns of each, and its percentile is of both together.
+- Isolation: timeout 5 s; the untroubled and the troubled daemon take turns of 3 s, the other one is stopped meanwhile (SIGSTOP).
+- In a comparison of p99 a round is two turns of each, and its percentile is of both together.
 `
