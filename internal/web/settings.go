@@ -109,8 +109,8 @@ type modeChoice struct{ Value, Words string }
 
 var modes = []modeChoice{
 	{string(org.Each), "One mail for each change"},
-	{string(org.Daily), "One mail a day, with everything of that day"},
-	{string(org.Weekly), "One mail a week"},
+	{string(org.Daily), "One mail a day at 08:00, when something changed"},
+	{string(org.Weekly), "One mail a week, on Mondays at 08:00"},
 }
 
 func formOf(o service.View) settingsForm {

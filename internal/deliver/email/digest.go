@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"dispatchd/internal/deliver"
 	"dispatchd/internal/event"
@@ -125,7 +126,8 @@ func (s *Sender) line(o *org.Organisation, who event.Affiliation, iD, what strin
 // cell keeps a spreadsheet from taking a name for a formula.
 func cell(text string) string {
 	text = printable(text)
-	if text != "" && strings.ContainsRune("=+-@", rune(text[0])) {
+	// Some take the wide forms as well.
+	if first, _ := utf8.DecodeRuneInString(text); strings.ContainsRune("=+-@＝＋－＠", first) {
 		return "'" + text
 	}
 	return text

@@ -190,3 +190,14 @@ func decoded(encoding string, body io.Reader) io.Reader {
 	}
 	return body
 }
+
+func TestNoCellIsAFormula(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "", "Aroha": "Aroha", "O'Neill": "O'Neill", "=1": "'=1", "+1": "'+1", "-1": "'-1", "@SUM(1)": "'@SUM(1)", "  =1": "'=1", "\t=1": "'=1", "＝1": "'＝1", "\u3000＠x": "'＠x",
+	} {
+		if got := cell(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
