@@ -130,6 +130,8 @@ func TestTheWholeWay(t *testing.T) {
 				t.Errorf("e-mail: %+v", x)
 			}
 			w.eventually("the address is asked", func() bool { return len(w.mail.to("news@a.example")) == 1 })
+			p.Press("form[action='/settings/webhook/ask-again'] button")
+			w.eventually("the address is asked again", func() bool { return len(w.mail.to("news@a.example")) == 2 })
 			stranger := browser.Page(t, browsertest.Look{NoScript: noScript})
 			stranger.Open(w.mail.to("news@a.example")[0].Link)
 			looks(stranger, name+"-7-confirm", noScript)
@@ -137,6 +139,29 @@ func TestTheWholeWay(t *testing.T) {
 			stranger.Audit()
 			if w.view("uni-a").Email.Address != "news@a.example" {
 				t.Error("the address is not confirmed")
+			}
+			p.Open(w.url + "/settings/webhook")
+			p.Tick("#webhook_apikey_remove", true)
+			p.Tick("#webhook_append_orcid", false)
+			p.Tick("#event-CREATED", true)
+			p.Tick("#event-UPDATED", false)
+			p.Tick("#notification_cc", false)
+			p.Tick("#mode-weekly", true)
+			p.Tick("#email_monthly", true)
+			p.Press("main form button")
+			v = w.view("uni-a")
+			if x := v.Webhook; !x.Enabled || x.AppendORCID || x.APIKeySet || len(x.Events) != 1 || x.Events[0] != event.Created {
+				t.Errorf("the webhook, otherwise: %+v", x)
+			}
+			if x := v.Email; !x.Enabled || x.Address != "news@a.example" || x.CC || x.Mode != "weekly" || !x.Monthly {
+				t.Errorf("e-mail, otherwise: %+v", x)
+			}
+			p.Tick("#webhook_enabled", false)
+			p.Tick("#mode-each", true)
+			p.Fill("#notification_email", "")
+			p.Press("main form button")
+			if v = w.view("uni-a"); v.Webhook.Enabled || v.Email.Mode != "each" || v.Email.Address != "" {
+				t.Errorf("only e-mail, to the contact: %+v %+v", v.Webhook, v.Email)
 			}
 			w.recv.answer.Store(&refused)
 			p.Open(w.url + "/settings/webhook")
@@ -204,6 +229,9 @@ func TestProgressMovesAndReplayWorks(t *testing.T) {
 				t.Errorf("after Replay:\n%s", p.Text("main"))
 			}
 			p.Open(w.url + "/state")
+			p.Press("form.actions[action='/state/replay'] button")
+			w.eventually("all are replayed", func() bool { return w.view("uni-a").Channels[0].Dead == 0 })
+			p.Open(w.url + "/state")
 			p.Press("#channels button")
 			if !strings.Contains(p.Text("#channels"), "paused") {
 				t.Errorf("after Pause:\n%s", p.Text("#channels"))
@@ -219,23 +247,33 @@ func TestProgressMovesAndReplayWorks(t *testing.T) {
 
 func TestUsersPageInABrowser(t *testing.T) {
 	t.Parallel()
+	for name, noScript := range map[string]bool{"users": false, "users-noscript": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			usersPage(t, name, noScript)
+		})
+	}
+}
+
+func usersPage(t *testing.T, name string, noScript bool) {
+	t.Helper()
 	w := setup(t)
 	w.org("uni-a", "University A", "it@a.example")
 	w.enable("uni-a")
-	p := w.visit("uni-a", browsertest.Look{})
+	p := w.visit("uni-a", browsertest.Look{NoScript: noScript})
 	p.Open(w.url + "/users")
-	looks(p, "users-0", false)
+	looks(p, name+"-0", noScript)
 	p.Fill("#orcid", "0000-0002-1825-0098")
 	p.Press("form[action='/users'] button")
 	if !strings.Contains(p.Text("#orcid-problem"), "ORCID iD") {
 		t.Errorf("a wrong iD: %q", p.Text("main"))
 	}
-	looks(p, "users-problem", false)
+	looks(p, name+"-problem", noScript)
 	p.Fill("#orcid", "0000-0002-1825-0097")
 	p.Fill("#name", "Josiah Stinkney Carberry, Professor of Psychoceramics at a University with a Very Long Name")
 	p.Fill("#email", "josiah.stinkney.carberry@psychoceramics.department.university.example")
 	p.Press("form[action='/users'] button")
-	looks(p, "users-1", false)
+	looks(p, name+"-1", noScript)
 	list := filepath.Join(t.TempDir(), "users.csv")
 	var b strings.Builder
 	b.WriteString("orcid,name\nnonsense,x\n")
@@ -246,19 +284,19 @@ func TestUsersPageInABrowser(t *testing.T) {
 	w.must(os.WriteFile(list, []byte(b.String()), 0o600))
 	p.Upload("#list", list)
 	p.Press("form[action='/users/upload'] button")
-	looks(p, "users-uploaded", false)
+	looks(p, name+"-uploaded", noScript)
 	if text := p.Text("main"); !strings.Contains(text, "Bad lines") || p.Count("tbody tr") != 1 {
 		t.Errorf("after the upload:\n%s", text)
 	}
 	w.people("uni-a", 600_000_000, 60)
 	p.Open(w.url + "/users")
-	looks(p, "users-many", false)
+	looks(p, name+"-many", noScript)
 	if strings.Contains(p.HTML(), "<img") {
 		t.Error("a name became HTML")
 	}
 	before := w.view("uni-a").Users
 	p.Press("tbody a")
-	looks(p, "users-remove", false)
+	looks(p, name+"-remove", noScript)
 	p.Press("main form button")
 	if n := w.view("uni-a").Users; n != before-1 || !strings.Contains(p.Text("main"), "The user was removed.") {
 		t.Errorf("%d users of %d:\n%s", n, before, p.Text("main"))
