@@ -61,9 +61,11 @@ sbom: build $(CYCLONEDX) ## write dist/dispatchd.cdx.json, what the program is m
 	@mkdir -p dist
 	$(CYCLONEDX) bin -json -output dist/dispatchd.cdx.json -version '$(VERSION)' bin/dispatchd
 
-release: deb sbom ## everything of a release in dist/, with checksums
+release: ## everything of a release in dist/, with checksums
+	rm -rf dist
+	$(MAKE) deb sbom
 	cp bin/dispatchd dist/dispatchd_linux_$(ARCH)
-	cd dist && sha256sum dispatchd_* dispatchd.cdx.json > SHA256SUMS && cat SHA256SUMS
+	cd dist && sha256sum dispatchd_* dispatchd.cdx.json > SHA256SUMS && sha256sum -c SHA256SUMS
 
 reproducible: ## build twice, in two places and with two caches, and compare
 	daemon/dist/test-reproducible.sh '$(VERSION)'
@@ -76,7 +78,7 @@ install: stage ## install program, man pages, completions and units; DESTDIR= an
 	install -Dm644 daemon/dist/completion/_dispatchd $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dispatchd
 	install -Dm644 daemon/dist/completion/dispatchd.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dispatchd.fish
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/dispatchd daemon/dist/alerts.yml daemon/dist/dashboard.json dist/stage/config.toml
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/dispatchd README.md docs/*.md
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/dispatchd README.md docs/*.md docs/*.svg docs/*.png
 	install -Dm644 daemon/dist/dispatchd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.socket
 	sed 's,/usr/bin/dispatchd,$(PREFIX)/bin/dispatchd,' daemon/dist/dispatchd.service > dist/stage/dispatchd.service
 	install -Dm644 dist/stage/dispatchd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.service

@@ -9,15 +9,16 @@ import (
 // organisation is [[organisation]] as it stands in the file; toOrg and fromOrg
 // join it to org.Organisation, which knows nothing of files.
 type organisation struct {
-	ID               string     `toml:"id" example:"uni-a" doc:"Its slug: lower-case letters, digits and inner hyphens. Must be set."`
-	Name             string     `toml:"name" example:"University A" doc:"Its name for people. Must be set."`
-	Credential       string     `toml:"credential" example:"main" doc:"The ORCID credential that serves it. May be left out when there is only one."`
-	TechnicalContact string     `toml:"technical_contact" example:"it@uni-a.example" doc:"Who is told when deliveries fail for long."`
-	Timezone         string     `toml:"timezone" example:"Pacific/Auckland" doc:"An IANA name, for times in e-mails. Default: UTC."`
-	Concurrency      int        `toml:"concurrency" example:"4" doc:"Deliveries at once per channel. Default: delivery.concurrency."`
-	Webhook          orgWebhook `toml:"webhook" doc:"Telling it by HTTP. May also be written webhook = { url = … }."`
-	Email            orgEmail   `toml:"email" doc:"Telling it by e-mail."`
-	API              orgAPI     `toml:"api" doc:"Its client of the Hub-compatible API."`
+	ID               string            `toml:"id" example:"uni-a" doc:"Its slug: lower-case letters, digits and inner hyphens. Must be set."`
+	Name             string            `toml:"name" example:"University A" doc:"Its name for people. Must be set."`
+	Credential       string            `toml:"credential" example:"main" doc:"The ORCID credential that serves it. May be left out when there is only one."`
+	TechnicalContact string            `toml:"technical_contact" example:"it@uni-a.example" doc:"Who is told when deliveries fail for long."`
+	Timezone         string            `toml:"timezone" example:"Pacific/Auckland" doc:"An IANA name, for times in e-mails. Default: UTC."`
+	Concurrency      int               `toml:"concurrency" example:"4" doc:"Deliveries at once per channel. Default: delivery.concurrency."`
+	Webhook          orgWebhook        `toml:"webhook" doc:"Telling it by HTTP. May also be written webhook = { url = … }."`
+	Email            orgEmail          `toml:"email" doc:"Telling it by e-mail."`
+	Channels         map[string]string `toml:"channels" doc:"Where channels other than webhook and e-mail lead, by their names; naming one enables it. None comes with dispatchd. Values are treated as secrets."`
+	API              orgAPI            `toml:"api" doc:"Its client of the Hub-compatible API."`
 }
 
 type orgWebhook struct {
@@ -66,7 +67,8 @@ func (o *organisation) toOrg() org.Organisation {
 			Enabled: o.Email.Enabled, Address: o.Email.Address, CC: o.Email.CC, Mode: org.Mode(o.Email.Mode),
 			Monthly: o.Email.Monthly, MaxPerHour: o.Email.MaxPerHour,
 		},
-		API: org.API{ClientID: o.API.ClientID, ClientSecret: o.API.ClientSecret},
+		Channels: furtherChannels[event.Channel](o.Channels),
+		API:      org.API{ClientID: o.API.ClientID, ClientSecret: o.API.ClientSecret},
 	}
 }
 
@@ -83,6 +85,20 @@ func fromOrg(o *org.Organisation) organisation {
 			Enabled: o.Email.Enabled, Address: o.Email.Address, CC: o.Email.CC, Mode: string(o.Email.Mode),
 			Monthly: o.Email.Monthly, MaxPerHour: o.Email.MaxPerHour,
 		},
-		API: orgAPI{ClientID: o.API.ClientID, ClientSecret: o.API.ClientSecret},
+		Channels: furtherChannels[string](o.Channels),
+		API:      orgAPI{ClientID: o.API.ClientID, ClientSecret: o.API.ClientSecret},
 	}
+}
+
+// furtherChannels copies names and where they lead; nothing stays nil, since
+// settings are compared.
+func furtherChannels[To, From ~string](from map[From]string) map[To]string {
+	if len(from) == 0 {
+		return nil
+	}
+	to := make(map[To]string, len(from))
+	for name, where := range from {
+		to[To(name)] = where
+	}
+	return to
 }

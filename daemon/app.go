@@ -24,7 +24,6 @@ import (
 	"dispatchd/internal/deliver/email"
 	"dispatchd/internal/deliver/webhook"
 	"dispatchd/internal/directory"
-	"dispatchd/internal/event"
 	"dispatchd/internal/fanout"
 	"dispatchd/internal/guest"
 	"dispatchd/internal/hub"
@@ -392,7 +391,7 @@ func (a *app) Organisation(id string) (*org.Organisation, bool) { return a.direc
 func limitsOf(c *config.Config) actors.Limits {
 	return actors.Limits{
 		Concurrency: c.Delivery.Concurrency, MaxInFlight: c.Delivery.MaxInFlight,
-		Timeout:   map[event.Channel]time.Duration{event.Webhook: c.Delivery.Timeout, event.Email: emailTimeout},
+		Timeout:   timeoutsOf(c),
 		ORCIDRate: c.ORCID.Rate,
 	}
 }

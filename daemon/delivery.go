@@ -30,7 +30,10 @@ type channels struct {
 // senders are what the router uses. In shadow mode only what a person asks for
 // (a test event, a notice) goes out.
 func (c channels) senders(shadow bool) map[event.Channel]deliver.Sender {
-	m := map[event.Channel]deliver.Sender{event.Webhook: c.webhook}
+	m := map[event.Channel]deliver.Sender{
+		event.Webhook: c.webhook,
+		// A further channel is one line here: docs/developing.md.
+	}
 	if c.email != nil {
 		m[event.Email] = c.email
 	}
@@ -122,4 +125,14 @@ func policyOf(c *config.Config) deliver.Policy {
 	p.Retry = c.Delivery.Retry
 	p.Timeout = max(c.Delivery.Timeout, emailTimeout)
 	return p
+}
+
+// timeoutsOf bounds one attempt of each channel.
+func timeoutsOf(c *config.Config) map[event.Channel]time.Duration {
+	m := map[event.Channel]time.Duration{}
+	for _, ch := range event.Channels {
+		m[ch] = c.Delivery.Timeout
+	}
+	m[event.Email] = emailTimeout
+	return m
 }

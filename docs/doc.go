@@ -4,6 +4,7 @@
 //
 //	```sh test             run with bash -euo pipefail, in the page's own directory
 //	```sh test exit=1      run; the exit code must be 1
+//	```sh test slow        run; it compiles something, and may take ten minutes
 //	```sh test background  started, and ended with the page; the next block runs
 //	                       when a daemon answers and has its Redis, or the block ended
 //	```toml file=a.toml    written to that file; any language, any name

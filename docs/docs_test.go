@@ -91,7 +91,11 @@ func runBlocks(t *testing.T, p page) error {
 					break
 				}
 			}
-			err = here().run(b.text, exit)
+			wait := patience
+			if b.has("slow") {
+				wait = patienceSlow
+			}
+			err = here().run(b.text, exit, wait)
 		case b.lang == "sh":
 			err = readCommands(b.text)
 		case b.lang == "toml":

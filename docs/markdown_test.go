@@ -45,7 +45,7 @@ type link struct {
 
 var (
 	fenceRE   = regexp.MustCompile("^( *)(```+|~~~+)(.*)$")
-	commentRE = regexp.MustCompile(`^<!-- (sh|toml|text|csv|json|world|replace)\b(.*)$`)
+	commentRE = regexp.MustCompile(`^<!-- (sh|toml|text|csv|json|go|diff|world|replace)\b(.*)$`)
 	linkRE    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	headRE    = regexp.MustCompile(`^#{1,6} +(.*?)( +#+)?$`)
 	codeRE    = regexp.MustCompile("`[^`]*`")

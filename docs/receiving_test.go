@@ -55,8 +55,8 @@ func TestExamplesVerifyARealDelivery(t *testing.T) {
 func signedDelivery(w *world) (receiver.Request, string) {
 	w.t.Helper()
 	w.must(w.run(`dispatchd org add uni-a --name "University A" --url "$RECEIVER_URL/orcid" >&2
-dispatchd user add "${ORCID_IDS%% *}" --org uni-a >&2`, 0))
-	w.must(w.run(`dispatchd org show uni-a --secrets --json`, 0))
+dispatchd user add "${ORCID_IDS%% *}" --org uni-a >&2`, 0, patience))
+	w.must(w.run(`dispatchd org show uni-a --secrets --json`, 0, patience))
 	var secrets map[string]string
 	w.must(json.Unmarshal([]byte(w.printed), &secrets))
 	if secrets["signing_secret"] == "" {

@@ -24,6 +24,8 @@ import (
 const (
 	// patience is loose: nothing in a page takes so long, a loaded machine may.
 	patience = time.Minute
+	// patienceSlow is for what compiles the daemon.
+	patienceSlow = 10 * time.Minute
 	// speed lets the simulated ORCID ping within a second of a change.
 	speed = 600
 )
@@ -69,6 +71,12 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.end)
 	w.set("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	w.set("HOME", w.dir)
+	caches, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE").Output() // not below HOME
+	w.must(err)
+	if dirs := strings.Fields(string(caches)); len(dirs) == 2 {
+		w.set("GOCACHE", dirs[0])
+		w.set("GOMODCACHE", dirs[1])
+	}
 	if here, err := os.Getwd(); err == nil {
 		w.set("DOCS", here)
 	}
@@ -195,7 +203,7 @@ func (w *world) command(ctx context.Context, text string) *exec.Cmd {
 }
 
 // run runs a block to its end.
-func (w *world) run(text string, exit int) error {
+func (w *world) run(text string, exit int, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	out, err := w.command(ctx, w.script(text)).CombinedOutput()

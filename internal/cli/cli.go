@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"dispatchd/internal/event"
 	"dispatchd/internal/secret"
 )
 
@@ -177,8 +178,13 @@ func report(env Env, err error) int {
 
 // parser builds the command table.
 func parser(root *grammar, env Env) (*kong.Kong, error) {
+	var channels []string
+	for _, ch := range event.Channels {
+		channels = append(channels, string(ch))
+	}
 	options := []kong.Option{
 		kong.Name("dispatchd"),
+		kong.Vars{"channels": strings.Join(channels, ",")},
 		kong.Description("Tells organisations when their researchers' ORCID records change."),
 		kong.Writers(env.Stdout, env.Stderr),
 		kong.Exit(func(code int) { panic(left(code)) }),

@@ -15,7 +15,7 @@ import (
 
 type deliveryLogCmd struct {
 	Org     string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email." enum:"webhook,email" default:"webhook"`
+	Channel string `help:"webhook or email." enum:"${channels}" default:"webhook"`
 	Answers bool   `help:"Also show what was kept of the receivers' answers to failed attempts, or what would be sent in shadow mode."`
 	paging
 }
@@ -78,7 +78,7 @@ type deadLetter struct {
 type deliveryListCmd struct {
 	Org     string `arg:"" help:"The organisation."`
 	Dead    bool   `help:"List dead letters, which is done anyhow; what waits is only counted, with the reasons."`
-	Channel string `help:"webhook or email." enum:"webhook,email" default:"webhook"`
+	Channel string `help:"webhook or email." enum:"${channels}" default:"webhook"`
 	paging
 }
 

@@ -266,7 +266,7 @@ type actBody struct {
 
 type orgEnableCmd struct {
 	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: webhook when it has a URL, else email." enum:",webhook,email" default:"" placeholder:"CHANNEL"`
+	Channel string `help:"webhook or email. Default: webhook when it has a URL, else email." enum:",${channels}" default:"" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.
@@ -276,7 +276,7 @@ func (c *orgEnableCmd) Run(s *session) error {
 
 type orgDisableCmd struct {
 	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",webhook,email" default:"" placeholder:"CHANNEL"`
+	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.
@@ -286,7 +286,7 @@ func (c *orgDisableCmd) Run(s *session) error {
 
 type orgPauseCmd struct {
 	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",webhook,email" default:"" placeholder:"CHANNEL"`
+	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
 	Reason  string `help:"Shown to whoever looks."`
 }
 
@@ -297,7 +297,7 @@ func (c *orgPauseCmd) Run(s *session) error {
 
 type orgResumeCmd struct {
 	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",webhook,email" default:"" placeholder:"CHANNEL"`
+	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.

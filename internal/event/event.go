@@ -36,7 +36,8 @@ const (
 	Email   Channel = "email"
 )
 
-// Channels lists every channel in the order people see them.
+// Channels lists every channel in the order people see them. A further one is
+// named here, and how it sends is one line of the daemon: docs/developing.md.
 var Channels = [...]Channel{Webhook, Email}
 
 // Ping is one accepted ping of ORCID: "this record changed".

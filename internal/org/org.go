@@ -36,8 +36,11 @@ type Organisation struct {
 	Timezone         string // IANA name; empty means UTC
 	Webhook          Webhook
 	Email            Email
-	API              API
-	Owner            Owner
+	// Channels holds where each further channel leads; a channel that is named
+	// is enabled. What the text means is the channel's, and it may hold secrets.
+	Channels map[event.Channel]string
+	API      API
+	Owner    Owner
 	// Concurrency is how many deliveries may run at once per channel; 0 means
 	// the daemon's default (delivery.concurrency).
 	Concurrency int
@@ -121,12 +124,14 @@ func (o *Organisation) Enabled(ch event.Channel) bool {
 	case event.Email:
 		return o.Email.Enabled
 	}
-	return false
+	return o.Channels[ch] != ""
 }
 
 // AnyEnabled reports whether any channel is enabled: then its users are wanted
 // at ORCID.
-func (o *Organisation) AnyEnabled() bool { return o.Webhook.Enabled || o.Email.Enabled }
+func (o *Organisation) AnyEnabled() bool {
+	return slices.ContainsFunc(event.Channels[:], o.Enabled)
+}
 
 // Moved returns what is to be noted of former credentials when the organisation
 // goes from the one it has to another now.
@@ -287,6 +292,14 @@ func (o *Organisation) Validate() error {
 	}
 	if o.Email.MaxPerHour < 0 {
 		add("email.max_per_hour", "must not be negative (got %d)", o.Email.MaxPerHour)
+	}
+	for ch, where := range o.Channels {
+		if ch == event.Webhook || ch == event.Email || !slices.Contains(event.Channels[:], ch) {
+			add("channels", "there is no further channel %q", clip(string(ch)))
+		}
+		if where == "" || hasControl(where) || len(where) > 2048 {
+			add("channels", "of %q must have 1 to 2048 bytes and no control characters", clip(string(ch)))
+		}
 	}
 	if id := o.API.ClientID; hasControl(id) || len(id) > 200 {
 		add("api.client_id", "must have at most 200 bytes and no control characters")

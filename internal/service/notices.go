@@ -54,7 +54,7 @@ func (s *Service) Notices() Notices { return Notices{s} }
 
 // ChannelSuspended implements actors.Notices.
 func (n Notices) ChannelSuspended(o *org.Organisation, ch event.Channel, reason string) {
-	n.s.tell(o, ch, "suspended", ways[ch]+" has been suspended",
+	n.s.tell(o, ch, "suspended", way(ch)+" has been suspended",
 		fmt.Sprintf("dispatchd has stopped delivering to %s.", place(o, ch)),
 		"Reason: "+reason,
 		"Nothing is lost: your users stay registered with ORCID and their news waits. "+
@@ -68,7 +68,7 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 	if status := strconv.Itoa(lastStatus); lastStatus > 0 && !strings.Contains(answer, status) {
 		last = fmt.Sprintf("status %d, %s", lastStatus, answer)
 	}
-	n.s.tell(o, ch, "down", ways[ch]+" cannot be reached",
+	n.s.tell(o, ch, "down", way(ch)+" cannot be reached",
 		fmt.Sprintf("Since %s every delivery to %s has failed.", since.In(o.Zone()).Format("2006-01-02 15:04 MST"), place(o, ch)),
 		"Last answer: "+last,
 		"Nothing is lost: the news waits and is tried again from time to time. "+
@@ -77,18 +77,29 @@ func (n Notices) ChannelDown(o *org.Organisation, ch event.Channel, since time.T
 
 // ChannelRecovered implements actors.Notices.
 func (n Notices) ChannelRecovered(o *org.Organisation, ch event.Channel, since time.Time) {
-	n.s.tell(o, ch, "recovered", ways[ch]+" works again",
+	n.s.tell(o, ch, "recovered", way(ch)+" works again",
 		fmt.Sprintf("Deliveries to %s work again. What had waited since %s is being delivered now.",
 			place(o, ch), since.In(o.Zone()).Format("2006-01-02 15:04 MST")))
 }
 
-// ways are the channels as people call them.
-var ways = map[event.Channel]string{event.Webhook: "the webhook", event.Email: "the e-mail address"}
+// way is the channel as people call it.
+func way(ch event.Channel) string {
+	switch ch {
+	case event.Webhook:
+		return "the webhook"
+	case event.Email:
+		return "the e-mail address"
+	}
+	return "the channel " + string(ch)
+}
 
 // place says where deliveries go, without what may be secret in a URL.
 func place(o *org.Organisation, ch event.Channel) string {
 	if ch == event.Email {
 		return "the e-mail address " + o.Recipient()
+	}
+	if ch != event.Webhook {
+		return way(ch)
 	}
 	where, _, _ := strings.Cut(o.Webhook.URL, "?")
 	return "the webhook " + where

@@ -157,6 +157,7 @@ func clone(o *org.Organisation) org.Organisation {
 	c := *o
 	c.Webhook.Headers = maps.Clone(o.Webhook.Headers)
 	c.Webhook.Events = slices.Clone(o.Webhook.Events)
+	c.Channels = maps.Clone(o.Channels)
 	c.Suspensions = slices.Clone(o.Suspensions)
 	return c
 }
@@ -175,26 +176,51 @@ func (s *Service) Enable(ctx context.Context, by By, id string, ch event.Channel
 		}
 	}
 	yes := true
-	return s.PatchOrganisation(ctx, by, id, switchChannel(ch, &yes))
+	in, err := switchChannel(o, ch, &yes)
+	if err != nil {
+		return View{}, err
+	}
+	return s.PatchOrganisation(ctx, by, id, in)
 }
 
 // Disable disables one channel, or with an empty one all of them: pending
 // deliveries are cancelled and its users unregistered when nobody else of the
 // credential wants them.
 func (s *Service) Disable(ctx context.Context, by By, id string, ch event.Channel) (View, error) {
+	o, err := s.changeable(id)
+	if err != nil {
+		return View{}, err
+	}
 	no := false
-	in := switchChannel(ch, &no)
 	if ch == "" {
-		in = Settings{Webhook: &WebhookSettings{Enabled: &no}, Email: &EmailSettings{Enabled: &no}}
+		return s.PatchOrganisation(ctx, by, id, Settings{
+			Webhook: &WebhookSettings{Enabled: &no}, Email: &EmailSettings{Enabled: &no}, Channels: &map[event.Channel]string{},
+		})
+	}
+	in, err := switchChannel(o, ch, &no)
+	if err != nil {
+		return View{}, err
 	}
 	return s.PatchOrganisation(ctx, by, id, in)
 }
 
-func switchChannel(ch event.Channel, to *bool) Settings {
-	if ch == event.Email {
-		return Settings{Email: &EmailSettings{Enabled: to}}
+// switchChannel are the settings that switch one channel. A further one is
+// enabled by saying where it leads.
+func switchChannel(o *org.Organisation, ch event.Channel, to *bool) (Settings, error) {
+	switch ch {
+	case event.Webhook:
+		return Settings{Webhook: &WebhookSettings{Enabled: to}}, nil
+	case event.Email:
+		return Settings{Email: &EmailSettings{Enabled: to}}, nil
 	}
-	return Settings{Webhook: &WebhookSettings{Enabled: to}}
+	if *to && !o.Enabled(ch) {
+		return Settings{}, &Error{Code: CodeInvalid, What: fmt.Sprintf("Where channel %q leads is not known.", ch), Do: "Set channels in the organisation's settings."}
+	}
+	next := maps.Clone(o.Channels)
+	if !*to {
+		delete(next, ch)
+	}
+	return Settings{Channels: &next}, nil
 }
 
 // change validates next and makes it so. The job comes first: whatever is cut
@@ -379,6 +405,7 @@ func Changed(old, next *org.Organisation) []string {
 	add("email.mode", e.Mode == f.Mode)
 	add("email.monthly", e.Monthly == f.Monthly)
 	add("email.max_per_hour", e.MaxPerHour == f.MaxPerHour)
+	add("channels", maps.Equal(old.Channels, next.Channels))
 	add("api", sameClient(old.API, next.API))
 	return out
 }
@@ -417,7 +444,7 @@ func (s *Service) RemoveOrganisation(ctx context.Context, by By, id string) erro
 // off is the organisation with every channel disabled.
 func off(o *org.Organisation) org.Organisation {
 	c := clone(o)
-	c.Webhook.Enabled, c.Email.Enabled = false, false
+	c.Webhook.Enabled, c.Email.Enabled, c.Channels = false, false, nil
 	return c
 }
 

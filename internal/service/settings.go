@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,7 +26,9 @@ type Settings struct {
 	Concurrency      *int             `json:"concurrency,omitempty"`
 	Webhook          *WebhookSettings `json:"webhook,omitempty"`
 	Email            *EmailSettings   `json:"email,omitempty"`
-	API              *APISettings     `json:"api,omitempty"`
+	// Channels are the further ones: where each leads.
+	Channels *map[event.Channel]string `json:"channels,omitempty"`
+	API      *APISettings              `json:"api,omitempty"`
 }
 
 // WebhookSettings is the webhook table.
@@ -119,6 +122,12 @@ func (in Settings) apply(o *org.Organisation) {
 		set(&o.Email.Mode, (*org.Mode)(e.Mode))
 		set(&o.Email.Monthly, e.Monthly)
 		set(&o.Email.MaxPerHour, e.MaxPerHour)
+	}
+	if in.Channels != nil {
+		o.Channels = nil
+		if len(*in.Channels) > 0 {
+			o.Channels = maps.Clone(*in.Channels)
+		}
 	}
 	if a := in.API; a != nil {
 		set(&o.API.ClientID, a.ClientID)

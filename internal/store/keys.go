@@ -2,6 +2,7 @@ package store
 
 import (
 	"hash/fnv"
+	"slices"
 	"strconv"
 
 	"dispatchd/internal/event"
@@ -132,7 +133,8 @@ func (k keys) guestCounts(p int) string         { return k.part(p) + "guest-coun
 // apiTokens are an organisation's access tokens of the Hub-compatible API.
 func (k keys) apiTokens(p int, o string) string { return k.part(p) + "o:" + o + ":api" }
 
-// channelCode is the channel inside keys and the ready index.
+// channelCode is the channel inside keys and the ready index; of a further one it
+// is the name.
 func channelCode(ch event.Channel) string {
 	switch ch {
 	case event.Webhook:
@@ -140,7 +142,7 @@ func channelCode(ch event.Channel) string {
 	case event.Email:
 		return "e"
 	}
-	return "unknown-" + string(ch)
+	return string(ch)
 }
 
 // codeChannel undoes channelCode.
@@ -151,8 +153,11 @@ func codeChannel(code string) (event.Channel, bool) {
 	case "e":
 		return event.Email, true
 	}
-	return "", false
+	ch := event.Channel(code)
+	return ch, knownChannel(ch) && channelCode(ch) == code
 }
+
+func knownChannel(ch event.Channel) bool { return slices.Contains(event.Channels[:], ch) }
 
 // slotField is a user inside slot hashes and due sets: the fifteen digits of
 // the base without padding; the check digit follows from them.

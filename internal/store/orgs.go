@@ -16,19 +16,21 @@ import (
 // storedOrg is an organisation as it lies in Redis: secrets sealed, the API
 // client's secret hashed. Its names are part of the schema.
 type storedOrg struct {
-	ID               string             `json:"id"`
-	Name             string             `json:"name"`
-	Credential       string             `json:"credential,omitempty"`
-	TechnicalContact string             `json:"technical_contact,omitempty"`
-	Timezone         string             `json:"timezone,omitempty"`
-	Owner            org.Owner          `json:"owner"`
-	Concurrency      int                `json:"concurrency,omitempty"`
-	Webhook          storedWebhook      `json:"webhook"`
-	Email            storedEmail        `json:"email"`
-	APIClientID      string             `json:"api_client_id,omitempty"`
-	APISecretHash    string             `json:"api_secret_hash,omitempty"`
-	Suspensions      []storedSuspension `json:"suspensions,omitempty"`
-	Former           []storedFormer     `json:"former_credentials,omitempty"`
+	ID               string        `json:"id"`
+	Name             string        `json:"name"`
+	Credential       string        `json:"credential,omitempty"`
+	TechnicalContact string        `json:"technical_contact,omitempty"`
+	Timezone         string        `json:"timezone,omitempty"`
+	Owner            org.Owner     `json:"owner"`
+	Concurrency      int           `json:"concurrency,omitempty"`
+	Webhook          storedWebhook `json:"webhook"`
+	Email            storedEmail   `json:"email"`
+	// Channels is sealed: it may authorise.
+	Channels      map[event.Channel]string `json:"channels,omitempty"`
+	APIClientID   string                   `json:"api_client_id,omitempty"`
+	APISecretHash string                   `json:"api_secret_hash,omitempty"`
+	Suspensions   []storedSuspension       `json:"suspensions,omitempty"`
+	Former        []storedFormer           `json:"former_credentials,omitempty"`
 }
 
 type storedWebhook struct {
@@ -91,6 +93,12 @@ func sealOrg(box *secret.Box, o *org.Organisation) (*storedOrg, error) {
 		}
 		v.Webhook.Headers[name] = box.Seal(orgUse(o.ID, "header/"+name), secret.Text(value))
 	}
+	for ch, where := range o.Channels {
+		if v.Channels == nil {
+			v.Channels = make(map[event.Channel]string, len(o.Channels))
+		}
+		v.Channels[ch] = box.Seal(orgUse(o.ID, "channel/"+string(ch)), secret.Text(where))
+	}
 	for _, s := range o.Suspensions {
 		v.Suspensions = append(v.Suspensions, storedSuspension(s))
 	}
@@ -135,6 +143,16 @@ func openOrg(box *secret.Box, v *storedOrg) (*org.Organisation, error) {
 			o.Webhook.Headers = make(map[string]string, len(v.Webhook.Headers))
 		}
 		o.Webhook.Headers[name] = value.Reveal()
+	}
+	for ch, sealed := range v.Channels {
+		where, err := box.Open(orgUse(v.ID, "channel/"+string(ch)), sealed)
+		if err != nil {
+			return nil, err
+		}
+		if o.Channels == nil {
+			o.Channels = make(map[event.Channel]string, len(v.Channels))
+		}
+		o.Channels[ch] = where.Reveal()
 	}
 	for _, s := range v.Suspensions {
 		o.Suspensions = append(o.Suspensions, org.Suspension(s))

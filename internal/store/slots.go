@@ -119,7 +119,7 @@ func checkChannel(org string, ch event.Channel) error {
 	if org == "" {
 		return fmt.Errorf("no organisation named")
 	}
-	if ch != event.Webhook && ch != event.Email {
+	if !knownChannel(ch) {
 		return fmt.Errorf("unknown channel %q", ch)
 	}
 	return nil
