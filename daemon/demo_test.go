@@ -6,12 +6,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dispatchd/internal/servicetest"
 )
 
 // The demo works without a terminal, ends by itself and its books balance.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	var out, logged lockedBuffer
+	var out, logged servicetest.Log
 	level := new(slog.LevelVar)
 	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: level}))
 	if err := demo(t.Context(), demoOptions{For: 12 * time.Second, Users: 80, Speed: 60, Out: &out}, log, level); err != nil {

@@ -18,15 +18,7 @@ import (
 // refused is replayed.
 func TestATechnicalContactDoesItAll(t *testing.T) {
 	t.Parallel()
-	browser, err := browsertest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := browser.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	browser := browsertest.For(t)
 	mail, smtp := mailServer(t, smtpsink.Options{})
 	w := newWorld(t, setting{users: 5, more: smtp, delivery: []string{`retry = ["50ms"]`}})
 	w.ask(http.MethodPut, "/v1/organisations/uni-a", object{"name": "University A", "credential": "main", "technical_contact": "it@a.example"}, nil)

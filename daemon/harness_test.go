@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/sim/receiver"
 )
@@ -77,12 +77,12 @@ type world struct {
 	orcidURL string
 	recv     *receiver.Receiver
 	users    []orcid.ID
-	log      lockedBuffer
+	log      servicetest.Log
 	jump     atomic.Int64 // how far the daemon's clock is ahead, ns
 	sockets  [3]*os.File  // callback, admin and web: they listen over restarts
 	addr     [3]string
 	http     *http.Client
-	answers  lockedBuffer // every answer of the admin listener
+	answers  servicetest.Log // every answer of the admin listener
 	d        *running
 }
 
@@ -93,24 +93,6 @@ type running struct {
 	token  string
 	cancel context.CancelFunc
 	done   chan error
-}
-
-// lockedBuffer is a buffer for many writers.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newWorld(t *testing.T, set setting) *world {

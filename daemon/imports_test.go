@@ -52,6 +52,7 @@ var below = map[string][]string{
 	"internal/look":            {},
 	"internal/web":             {"internal/service", "internal/store", "internal/look"},
 	"internal/browsertest":     {},
+	"internal/servicetest":     {},
 	"internal/sim":             {},
 	"internal/sim/receiver":    {"internal/sim/selfsigned"},
 	"internal/sim/smtpsink":    {"internal/sim/selfsigned"},

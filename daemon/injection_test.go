@@ -36,15 +36,7 @@ var breaking = []string{"A\r\nBcc: victim@x.example", "A\nBcc: victim@x.example"
 // gets a header of it.
 func TestNothingThatIsGivenIsMoreThanText(t *testing.T) {
 	t.Parallel()
-	browser, err := browsertest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := browser.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	browser := browsertest.For(t)
 	mail, smtp := mailServer(t, smtpsink.Options{})
 	w := newWorld(t, setting{users: len(hostile) + 1, more: smtp, delivery: []string{`quiet_period = "0s"`}})
 	w.hostileSettings()

@@ -13,6 +13,7 @@ import (
 	"dispatchd/config"
 	"dispatchd/internal/cli"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/sim/receiver"
 	"dispatchd/internal/sim/smtpsink"
@@ -21,7 +22,7 @@ import (
 // run runs one command of the command line against the daemon.
 func (w *world) run(args ...string) string {
 	w.t.Helper()
-	var out lockedBuffer
+	var out servicetest.Log
 	tokenFile := filepath.Join(filepath.Dir(w.dir), "token")
 	w.must(os.WriteFile(tokenFile, []byte(w.d.token), 0o600))
 	env := cli.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Version: "test", Getenv: func(name string) string {

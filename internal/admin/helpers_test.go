@@ -26,6 +26,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/store"
 )
 
@@ -37,29 +38,6 @@ const (
 	josiah = "0000-0002-1825-0097"
 	maria  = "0000-0001-5109-3700"
 )
-
-// buffer is a log that may be read while it is written.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-type noHints struct{}
-
-func (noHints) HintChannel(event.ChannelKey, time.Time) {}
-func (noHints) HintUser(orcid.ID, bool)                 {}
 
 type receiver struct{}
 
@@ -75,7 +53,7 @@ type bundle struct {
 	svc    *service.Service
 	srv    *Server
 	url    string
-	log    *buffer
+	log    *servicetest.Log
 	clock  atomic.Int64 // ms
 	panics atomic.Int32
 	client *http.Client
@@ -87,7 +65,7 @@ type bundle struct {
 
 func setup(t testing.TB, change ...func(*Options)) *bundle {
 	t.Helper()
-	b := &bundle{TB: t, redis: redistest.Start(t), log: &buffer{}, secrets: []string{token, apikey, "whsec_"}}
+	b := &bundle{TB: t, redis: redistest.Start(t), log: &servicetest.Log{}, secrets: []string{token, apikey, "whsec_"}}
 	b.clock.Store(time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC).UnixMilli())
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	b.must(err)
@@ -100,7 +78,7 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	t.Cleanup(func() { b.store.Close() })
 	b.must(b.store.Attach(context.Background()))
 	b.svc, err = service.New(service.Options{
-		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main", "other"} },
+		Store: b.store, Directory: directory.New(), Hints: servicetest.NoHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main", "other"} },
 		Logger: log, Panics: func(string) { b.panics.Add(1) }, ListPatience: time.Millisecond,
 		Probe: service.Probe{Actors: func() service.ActorState {
 			return service.ActorState{Credentials: []service.CredentialState{{Name: "main", State: "ok", Rate: 20}}}

@@ -291,3 +291,18 @@ func (p *Page) Shot(name string) {
 		p.t.Fatalf("take the screenshot %s: %v", name, err)
 	}
 }
+
+// For runs a chromium for one test and stops it with the test.
+func For(t testing.TB) *Browser {
+	t.Helper()
+	b, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}

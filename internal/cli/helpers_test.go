@@ -29,6 +29,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
@@ -66,11 +67,6 @@ const (
 )
 
 var begin = time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)
-
-type noHints struct{}
-
-func (noHints) HintChannel(event.ChannelKey, time.Time) {}
-func (noHints) HintUser(orcid.ID, bool)                 {}
 
 type receiver struct{}
 
@@ -128,7 +124,7 @@ func setup(t *testing.T) *bundle {
 	signer, err := signed.New([]byte(strings.Repeat("m", 32)))
 	b.must(err)
 	b.svc, err = service.New(service.Options{
-		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: b.credentials,
+		Store: b.store, Directory: directory.New(), Hints: servicetest.NoHints{}, Tester: receiver{}, Credentials: b.credentials,
 		CheckCredential: func(context.Context, string) error { return b.refused },
 		Signer:          signer, WebURL: func() string { return "https://hub.example" },
 		Logger: log, Panics: panics, Probe: service.Probe{

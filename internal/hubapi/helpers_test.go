@@ -23,6 +23,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/store"
 )
 
@@ -35,24 +36,6 @@ const (
 	apikey  = "apikey-of-uni-a-0123456789"
 )
 
-// buffer is a log that may be read while it is written.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // bundle is the API on a real socket over a real service and Redis, with two
 // organisations.
 type bundle struct {
@@ -62,7 +45,7 @@ type bundle struct {
 	svc    *service.Service
 	api    *API
 	url    string
-	log    *buffer
+	log    *servicetest.Log
 	client *http.Client
 	now    atomic.Int64 // of the rate limits, ms
 	// settle is what becomes of a user's registration at the hint; RegNone: nothing.
@@ -134,7 +117,7 @@ func (b *bundle) Test(context.Context, *org.Organisation) service.TestAnswer {
 
 func setup(t testing.TB, change ...func(*Options)) *bundle {
 	t.Helper()
-	b := &bundle{TB: t, redis: redistest.Start(t), log: &buffer{}, secrets: []string{secretA, secretB, apikey, "whsec_"}}
+	b := &bundle{TB: t, redis: redistest.Start(t), log: &servicetest.Log{}, secrets: []string{secretA, secretB, apikey, "whsec_"}}
 	b.now.Store(time.Date(2026, 11, 26, 2, 0, 0, 0, time.UTC).UnixMilli())
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	b.must(err)

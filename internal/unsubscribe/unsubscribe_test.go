@@ -15,13 +15,12 @@ import (
 	"go.uber.org/goleak"
 
 	"dispatchd/internal/directory"
-	"dispatchd/internal/event"
 	"dispatchd/internal/look"
-	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
@@ -29,11 +28,6 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
 }
-
-type noHints struct{}
-
-func (noHints) HintChannel(event.ChannelKey, time.Time) {}
-func (noHints) HintUser(orcid.ID, bool)                 {}
 
 type noTester struct{}
 
@@ -62,23 +56,12 @@ type world struct {
 	dir *directory.Directory
 	srv *httptest.Server
 	box *outbox
-	log *lines
-}
-
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
+	log *servicetest.Log
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, dir: directory.New(), box: &outbox{came: make(chan struct{}, 10)}, log: &lines{}}
+	w := &world{T: t, dir: directory.New(), box: &outbox{came: make(chan struct{}, 10)}, log: &servicetest.Log{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	w.must(err)
@@ -92,7 +75,7 @@ func newWorld(t *testing.T) *world {
 	w.srv = httptest.NewServer(mux)
 	t.Cleanup(w.srv.Close)
 	w.svc, err = service.New(service.Options{
-		Store: st, Directory: w.dir, Hints: noHints{}, Tester: noTester{}, Credentials: func() []string { return []string{"main"} },
+		Store: st, Directory: w.dir, Hints: servicetest.NoHints{}, Tester: noTester{}, Credentials: func() []string { return []string{"main"} },
 		Mailer: w.box, Signer: signer, WebURL: func() string { return w.srv.URL }, Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) },
 	})
 	w.must(err)
@@ -192,9 +175,7 @@ func TestOneClick(t *testing.T) {
 	if letter.To != "it@uni-a.example" || !strings.Contains(letter.Subject, "e-mail was stopped") || letter.Link != w.srv.URL+"/settings/webhook" {
 		t.Errorf("%+v", letter)
 	}
-	w.log.mu.Lock()
-	log := w.log.text.String()
-	w.log.mu.Unlock()
+	log := w.log.String()
 	if !strings.Contains(log, `who="unsubscribe link of it@uni-a.example"`) || strings.Contains(log, link[len(link)-20:]) {
 		t.Errorf("the audit log: %s", log)
 	}

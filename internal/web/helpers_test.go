@@ -20,12 +20,11 @@ import (
 
 	"dispatchd/internal/browsertest"
 	"dispatchd/internal/directory"
-	"dispatchd/internal/event"
-	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
@@ -99,11 +98,6 @@ func (o *outbox) to(address string) []service.Letter {
 	return out
 }
 
-type noHints struct{}
-
-func (noHints) HintChannel(event.ChannelKey, time.Time) {}
-func (noHints) HintUser(orcid.ID, bool)                 {}
-
 // receiver answers test events as a test wants.
 type receiver struct {
 	answer atomic.Pointer[service.TestAnswer]
@@ -124,27 +118,10 @@ type world struct {
 	store   *store.Store
 	mail    *outbox
 	recv    *receiver
-	log     *lockedBuffer
+	log     *servicetest.Log
 	actor   service.ActorState
 	entries atomic.Int64
 	ahead   atomic.Int64 // how far the clock is ahead, ns
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (w *world) must(err error) {
@@ -156,7 +133,7 @@ func (w *world) must(err error) {
 
 func setup(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, mail: &outbox{}, recv: &receiver{}, log: &lockedBuffer{}}
+	w := &world{T: t, mail: &outbox{}, recv: &receiver{}, log: &servicetest.Log{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	master := []byte(strings.Repeat("m", 32))
 	box, err := secret.NewBox(master)
@@ -176,7 +153,7 @@ func setup(t *testing.T) *world {
 	w.url = "http://" + srv.Listener.Addr().String()
 	w.actor = service.ActorState{Credentials: []service.CredentialState{{Name: "main", State: "ok", Rate: 20}}}
 	w.svc, err = service.New(service.Options{
-		Store: w.store, Directory: directory.New(), Hints: noHints{}, Tester: w.recv, Mailer: w.mail, Signer: signer,
+		Store: w.store, Directory: directory.New(), Hints: servicetest.NoHints{}, Tester: w.recv, Mailer: w.mail, Signer: signer,
 		WebURL: func() string { return w.url }, Credentials: func() []string { return []string{"main"} },
 		Probe:  service.Probe{Actors: func() service.ActorState { return w.actor }},
 		Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) },

@@ -25,6 +25,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
@@ -50,11 +51,6 @@ func TestMain(m *testing.M) {
 }
 
 const josiah = "0000-0002-1825-0097"
-
-type noHints struct{}
-
-func (noHints) HintChannel(event.ChannelKey, time.Time) {}
-func (noHints) HintUser(orcid.ID, bool)                 {}
 
 type receiver struct{}
 
@@ -90,7 +86,7 @@ func setup(t testing.TB) *bundle {
 	b.must(err)
 	b.svc, err = service.New(service.Options{
 		Signer: signer, WebURL: func() string { return "https://hub.example" },
-		Store: b.store, Directory: directory.New(), Hints: noHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main"} },
+		Store: b.store, Directory: directory.New(), Hints: servicetest.NoHints{}, Tester: receiver{}, Credentials: func() []string { return []string{"main"} },
 		Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) }, Probe: service.Probe{
 			Actors: func() service.ActorState {
 				return service.ActorState{Credentials: b.creds, InFlight: map[event.Channel]int{event.Webhook: 2}}

@@ -20,15 +20,7 @@ func TestMailsInABrowser(t *testing.T) {
 	if err != nil || len(list) == 0 {
 		t.Fatalf("no previews, %v", err)
 	}
-	browser, err := browsertest.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := browser.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	browser := browsertest.For(t)
 	srv := httptest.NewServer(http.FileServer(http.Dir(previewDir)))
 	t.Cleanup(srv.Close)
 	looks := map[string]browsertest.Look{"": {}, "-dark": {Dark: true}, "-phone": {Phone: true}, "-phone-dark": {Phone: true, Dark: true}}

@@ -29,6 +29,7 @@ import (
 	"dispatchd/internal/redistest"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
+	"dispatchd/internal/servicetest"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/sim/smtpsink"
 	"dispatchd/internal/store"
@@ -120,11 +121,6 @@ type previews struct {
 	n      int
 }
 
-type quietHints struct{}
-
-func (quietHints) HintChannel(event.ChannelKey, time.Time) {}
-func (quietHints) HintUser(orcid.ID, bool)                 {}
-
 type quietTester struct{}
 
 func (quietTester) Test(context.Context, *org.Organisation) service.TestAnswer {
@@ -165,7 +161,7 @@ func newPreviews(t *testing.T) *previews {
 	w.must(err)
 	t.Cleanup(w.sender.Close)
 	w.svc, err = service.New(service.Options{
-		Store: st, Directory: w.dir, Hints: quietHints{}, Tester: quietTester{}, Credentials: func() []string { return []string{"main"} },
+		Store: st, Directory: w.dir, Hints: servicetest.NoHints{}, Tester: quietTester{}, Credentials: func() []string { return []string{"main"} },
 		Mailer: throughSender{w.sender}, Signer: signer, WebURL: func() string { return "https://hub.example" }, Logger: log,
 		Panics: func(c string) { t.Errorf("%s panicked", c) },
 	})
