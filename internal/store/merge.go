@@ -35,8 +35,8 @@ type merged[R any] struct {
 }
 
 // Do returns the result of q. When ctx ends first the call may still take
-// effect; one that flushes by itself ends when Redis has answered, or with the
-// time limit of that.
+// effect; one that flushes by itself returns when Redis has answered, or with
+// the time limit of that.
 func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	w := waiting[Q, R]{q: q, out: make(chan merged[R], 1)}
 	m.mu.Lock()
@@ -62,6 +62,11 @@ func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	case r := <-w.out:
 		return r.r, r.err
 	case <-ctx.Done():
+	}
+	select {
+	case r := <-w.out: // also when its flush outlived ctx: a claim that nobody takes would lie for long
+		return r.r, r.err
+	default:
 		var zero R
 		return zero, context.Cause(ctx)
 	}

@@ -17,7 +17,7 @@ type slotScripts struct {
 	enable, hold, inspect, ready    *script
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
-	fresh                           *script
+	fresh, unclaim                  *script
 	attemptPage, day, waiting       *script
 	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
@@ -39,6 +39,7 @@ func newSlotScripts() slotScripts {
 		enqueue:     slotScriptWith("enqueue", 0, enqueueLua, enqueueBody),
 		claim:       slotScriptWith("claim", drains, claimLua, claimBody),
 		finish:      slotScriptWith("finish", drains, finishLua, finishBody),
+		unclaim:     slotScriptWith("unclaim", drains, finishLua, unclaimBody),
 		enable:      slotScript("enable", drains, enableBody),
 		hold:        slotScript("hold", drains, holdBody),
 		inspect:     newScript("inspect", allowOOM, inspectBody),
@@ -67,6 +68,7 @@ type slotMergers struct {
 	claims   *merger[claimQuery, event.Claims]
 	reads    *merger[[]orcid.ID, []string]
 	finishes *merger[finishQuery, event.Finished]
+	lost     lostClaims
 }
 
 func newSlotMergers(s *Store) slotMergers {

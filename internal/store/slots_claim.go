@@ -141,13 +141,25 @@ func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Cla
 		c.keys = append(c.keys, s.channelKeys(p, q.key)...)
 		c.args = append(c.args, readyMember(q.key), q.max, q.lease.Milliseconds())
 	})
-	_ = s.do(ctx, calls...) // each call carries its own error
+	lost := s.lost.of(batch, nowMS)
+	back, losers := s.unclaimCalls(lost)
+	_ = s.do(ctx, append(back, calls...)...) // each call carries its own error
+	for i, c := range back {
+		if c.err == nil {
+			for _, at := range losers[i] {
+				s.lost.forget(lost[at])
+			}
+		}
+	}
 	for i, c := range calls {
 		lists, err := c.list()
 		if err == nil && len(lists) != len(members[i]) {
 			err = fmt.Errorf("claim: redis answered %d of %d", len(lists), len(members[i]))
 		}
 		for j, at := range members[i] {
+			if maybeDone(err) {
+				s.lost.add(lostClaim{batch[at].key, c.args[1].(string), nowMS + batch[at].lease.Milliseconds()})
+			}
 			if err != nil {
 				errs[at] = err
 				continue
