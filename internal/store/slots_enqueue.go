@@ -67,16 +67,20 @@ end
 const enqueueBody = `
 local channels, entries = tonumber(ARGV[3]), tonumber(ARGV[4])
 local a, new, add = 4 + entries, {}, {}
-local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
-for i = 1, entries do
-  if not known[i] then
-    local id = ARGV[4 + i]
-    new[tostring(i)] = true
-    add[#add + 1] = string.match(id, '^%d+')
-    add[#add + 1] = id
+if entries == 1 then -- the usual case, in one command
+  new['1'] = redis.call('ZADD', KEYS[4], 'NX', string.match(ARGV[5], '^%d+'), ARGV[5]) == 1
+else
+  local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
+  for i = 1, entries do
+    if not known[i] then
+      local id = ARGV[4 + i]
+      new[tostring(i)] = true
+      add[#add + 1] = string.match(id, '^%d+')
+      add[#add + 1] = id
+    end
   end
+  if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
 end
-if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
 local out, opened, targets, created = {}, 0, 0, 0
 for i = 1, channels do
   local name, n, fields, at = ARGV[a + 1], tonumber(ARGV[a + 2]), {}, {}
