@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -62,8 +63,10 @@ func (s *Service) EraseUser(ctx context.Context, by By, id orcid.ID) (Erasure, e
 		return Erasure{}, Explain("put the user on the suppression list", err)
 	}
 	s.audit(by, "user erased", "orcid", id, "job", j.ID)
+	begun := erasure(j)
+	begun.Job.Args = maps.Clone(j.Args) // the job writes into its own
 	s.startJob(j)
-	return erasure(j), nil
+	return begun, nil
 }
 
 // Erasure returns how far an erasure is.
