@@ -92,18 +92,29 @@ func (w *writer) write(p event.Ping) outcome {
 	}
 	w.mu.Unlock()
 	if free {
-		// Who is about to queue too goes along. With nobody about, this does nothing.
-		runtime.Gosched()
-		if g := w.next(); g != nil {
-			w.put(g)
-			if g = w.next(); g != nil {
-				go w.lane(g) // this ping has its answer, the others need not wait for its handler
-			}
-		}
+		w.lead()
 	}
 	out := <-x.done
 	w.pool.Put(x)
 	return out
+}
+
+// lead writes the caller's ping and those queued with it.
+func (w *writer) lead() {
+	// Who is about to queue too goes along. With nobody about, this does nothing.
+	runtime.Gosched()
+	g := w.next()
+	if g == nil {
+		return
+	}
+	// Deferred: a panic, which the handler recovers, must not keep the lane. The
+	// others need not wait for this ping's handler.
+	defer func() {
+		if g := w.next(); g != nil {
+			go w.lane(g)
+		}
+	}()
+	w.put(g)
 }
 
 // stop returns when everything queued is written; later pings are refused.

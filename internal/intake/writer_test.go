@@ -282,6 +282,31 @@ func TestPanicsAreCountedAndCostNoPing(t *testing.T) {
 	})
 }
 
+// A lane that ends in a panic is free again: the pings after it are written.
+func TestAPanicKeepsNoLane(t *testing.T) {
+	t.Parallel()
+	const lanes = 2
+	var left atomic.Int64
+	left.Store(lanes)
+	b := setup(t, func(o *Options) {
+		o.Lanes = lanes
+		o.OnTaken = func() {
+			if left.Add(-1) >= 0 {
+				panic("taken")
+			}
+		}
+	})
+	for n := range lanes {
+		b.wantPost(t, n, http.StatusTooManyRequests) // it is in the log; being told again does no harm
+	}
+	for n := range lanes + 1 {
+		b.wantPost(t, n, http.StatusNoContent)
+	}
+	if n := testutil.ToFloat64(b.metrics.panics); n != lanes {
+		t.Errorf("%v panics counted", n)
+	}
+}
+
 // nilSpool panics in every call.
 type nilSpool struct{ Spool }
 

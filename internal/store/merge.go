@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -48,15 +50,7 @@ func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 	}
 	m.mu.Unlock()
 	if first {
-		// Who is about to call too goes along: when many deliveries end at once,
-		// one flush instead of two. With nobody about, this does nothing.
-		runtime.Gosched()
-		if batch := m.next(); batch != nil {
-			m.put(batch)
-			if batch = m.next(); batch != nil {
-				go m.run(batch) // q has its result; the others are not for its caller to do
-			}
-		}
+		m.lead()
 	}
 	select {
 	case r := <-w.out:
@@ -70,6 +64,25 @@ func (m *merger[Q, R]) Do(ctx context.Context, q Q) (R, error) {
 		var zero R
 		return zero, context.Cause(ctx)
 	}
+}
+
+// lead flushes for the caller and whoever queues with it.
+func (m *merger[Q, R]) lead() {
+	// Who is about to call too goes along: when many deliveries end at once,
+	// one flush instead of two. With nobody about, this does nothing.
+	runtime.Gosched()
+	batch := m.next()
+	if batch == nil {
+		return
+	}
+	// Deferred: a panic, which the caller may recover, must not leave the others
+	// waiting for ever. They are not for the caller to do.
+	defer func() {
+		if batch := m.next(); batch != nil {
+			go m.run(batch)
+		}
+	}()
+	m.put(batch)
 }
 
 // run flushes until the queue is empty.
@@ -101,11 +114,16 @@ func (m *merger[Q, R]) put(batch []waiting[Q, R]) {
 	for i, w := range batch {
 		qs[i] = w.q
 	}
-	rs, errs := m.flush(context.Background(), qs)
-	for i, w := range batch {
-		w.out <- merged[R]{rs[i], errs[i]}
-	}
+	rs, errs := make([]R, len(batch)), slices.Repeat([]error{errFlush}, len(batch)) // should flush panic
+	defer func() {
+		for i, w := range batch {
+			w.out <- merged[R]{rs[i], errs[i]}
+		}
+	}()
+	rs, errs = m.flush(context.Background(), qs)
 }
+
+var errFlush = errors.New("the call panicked")
 
 // wait returns when no flush is running.
 func (m *merger[Q, R]) wait() { m.done.Wait() }

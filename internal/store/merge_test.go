@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"testing"
 )
 
@@ -20,4 +21,48 @@ func TestAResultIsPreferredToTheEndOfTheContext(t *testing.T) {
 		}
 		m.wait()
 	}
+}
+
+// A panic in a flush is the caller's; nobody else waits for ever because of it,
+// neither in the same batch nor after it.
+func TestAPanicInAFlushStopsNobodyElse(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	broken, entered, goOn := true, make(chan bool), make(chan bool)
+	m := &merger[int, int]{max: 2, parallel: 1, flush: func(_ context.Context, batch []int) ([]int, []error) {
+		if batch[0] == 0 {
+			entered <- true
+			<-goOn
+		}
+		if broken && batch[0] != 0 {
+			broken = false
+			panic("flush")
+		}
+		return batch, make([]error, len(batch))
+	}}
+	caught := func(q int) (err error) {
+		defer func() {
+			if recover() != nil {
+				err = errors.New("panicked")
+			}
+		}()
+		_, err = m.Do(ctx, q)
+		return err
+	}
+	if err := caught(1); err == nil || broken {
+		t.Fatal("the caller does not see the panic")
+	}
+	m.wait() // its place was given back
+	results := make(chan error, 3)
+	go func() { results <- caught(0) }()
+	<-entered
+	go func() { results <- caught(2) }()
+	go func() { results <- caught(3) }()
+	goOn <- true
+	for range 3 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	m.wait()
 }
