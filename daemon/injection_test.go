@@ -118,8 +118,16 @@ func (w *world) hostileSettings() {
 	w.organisation("uni-z", object{"api": object{"client_id": "client-uni-z", "client_secret": "secret-of-" + strings.Repeat("x", 32)}, "email": object{"enabled": true, "mode": "each"}})
 	for _, text := range append(append([]string{}, hostile...), breaking...) {
 		for _, in := range []object{
-			{"webhook": object{"url": text}}, {"webhook": object{"url": "https://a.example/" + text}}, {"webhook": object{"apikey": text}}, {"technical_contact": text},
-			{"email": object{"address": text}}, {"email": object{"address": "a@b.example" + text}}, {"timezone": text}, {"webhook": object{"headers": object{text: "x"}}}, {"webhook": object{"headers": object{"X-A": text}}}, {"name": text},
+			{"webhook": object{"url": text}},
+			{"webhook": object{"url": "https://a.example/" + text}},
+			{"webhook": object{"apikey": text}},
+			{"technical_contact": text},
+			{"email": object{"address": text}},
+			{"email": object{"address": "a@b.example" + text}},
+			{"timezone": text},
+			{"webhook": object{"headers": object{text: "x"}}},
+			{"webhook": object{"headers": object{"X-A": text}}},
+			{"name": text},
 		} {
 			status, raw := w.raw("PATCH", "/v1/organisations/uni-z", in)
 			if status != http.StatusOK && status != http.StatusBadRequest {
