@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -115,12 +116,23 @@ func TestNothingSecretIsShown(t *testing.T) {
 	if status := w.api("POST", "/v1/reload", nil, nil); status != http.StatusOK {
 		t.Errorf("the reload was answered %d", status)
 	}
+	pages, more := w.faces(mail, "uni-a", "hub-api-s3cret-771")
+	maps.Copy(secrets, more)
+	w.raw("GET", "/metrics", nil)
 	w.idle()
+	// Mails hold the links that they are for, and nothing else.
+	var mails strings.Builder
+	for _, m := range mail.Mails() {
+		mails.WriteString(strings.ReplaceAll(string(m.Data), secrets["the unsubscribe link"], "(the link)"))
+	}
 
+	if !strings.Contains(pages, "Sign out") || !strings.Contains(mails.String(), "uni-a") {
+		t.Errorf("the test sees no page of who is signed in, or no mail:\n%s\n%s", pages, mails.String())
+	}
 	if !strings.Contains(terminal.String(), "uni-a") || !strings.Contains(w.answers.String(), "cannot work with") {
 		t.Errorf("the test sees nothing:\n%s", terminal.String())
 	}
-	for where, text := range map[string]string{"the log": w.log.String(), "an answer": w.answers.String(), "the terminal": terminal.String()} {
+	for where, text := range map[string]string{"the log": w.log.String(), "an answer": w.answers.String(), "the terminal": terminal.String(), "a page": pages, "a mail": mails.String()} {
 		for name, value := range secrets {
 			for _, form := range []string{value, base64.StdEncoding.EncodeToString([]byte(value)), strings.TrimPrefix(value, "whsec_")} {
 				if i := strings.Index(text, form); i >= 0 {
