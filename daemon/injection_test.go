@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"dispatchd/internal/browsertest"
+	"dispatchd/internal/service"
 	"dispatchd/internal/sim/receiver"
 	"dispatchd/internal/sim/smtpsink"
 )
@@ -139,6 +140,11 @@ func (w *world) hostileSettings() {
 			if !json.Valid(raw) {
 				w.t.Errorf("%v answered no JSON: %s", in, raw)
 			}
+		}
+		var report service.ImportReport
+		list := "orcid,name\n" + w.users[len(hostile)].String() + `,"` + strings.ReplaceAll(text, `"`, `""`) + "\"\n"
+		if status := w.api("POST", "/v1/organisations/uni-z/users", list, &report); status != http.StatusOK || strings.ContainsAny(text, "\r\n\x00") && report.Added+report.Known > 0 {
+			w.t.Errorf("a list with the name %q: %d %+v", text, status, report)
 		}
 		token := w.hubToken("uni-z")
 		for _, in := range []object{{"url": text}, {"apikey": text}, {"notification-email": text}, {"notification-email": "a@b.example" + text}} {
