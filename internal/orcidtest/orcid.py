@@ -29,6 +29,8 @@ class Registry:
         self.rows = {}                  # (orcid, uri) -> client
         self.counts = {}                # "put 201" -> how often
         self.puts = {}                  # (orcid, uri) -> how many PUTs came
+        self.first = {}                 # (orcid, uri) -> which request its first PUT was
+        self.repeats = []               # of each repeated PUT, which request the first was
         self.times = []                 # when each request to the API came
         self.foreign = []               # DELETEs by somebody who does not own the row
         self.fail = {}                  # operation -> status to answer with
@@ -51,6 +53,8 @@ class Registry:
             "rows": [{"orcid": o, "uri": u, "client": c} for (o, u), c in self.rows.items()],
             "counts": self.counts,
             "repeated": sum(n - 1 for n in self.puts.values() if n > 1),
+            "repeats": self.repeats,
+            "requests": len(self.times),
             "peak": self.peak(),
             "foreign": self.foreign,
         }
@@ -161,6 +165,10 @@ class Handler(BaseHTTPRequestHandler):
             if not re.match(r"^https?://[^\s<>\"{}|\\^`]+$", row[1]):
                 return (*self.problem(400, 9012, "Webhook uri: %s is syntactically incorrect" % row[1]), ())
             r.puts[row] = r.puts.get(row, 0) + 1
+            if r.puts[row] == 1:
+                r.first[row] = len(r.times)
+            else:
+                r.repeats.append(r.first[row])
             if row in r.rows:
                 return 204, None, ()
             r.rows[row] = client

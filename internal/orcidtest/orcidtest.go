@@ -44,6 +44,11 @@ type State struct {
 	Counts map[string]int `json:"counts"`
 	// Repeated are PUTs of a row that was there, or had been tried before.
 	Repeated int `json:"repeated"`
+	// Repeats says of each of them which request the first PUT of its row was, as
+	// Requests counts them.
+	Repeats []int `json:"repeats"`
+	// Requests is how many came to the API, tokens apart.
+	Requests int `json:"requests"`
 	// Peak is the most requests that came in any one second, tokens apart.
 	Peak int `json:"peak"`
 	// Foreign are the iDs of DELETEs by a client that does not own the row.
