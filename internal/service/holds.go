@@ -16,13 +16,22 @@ func (s *Service) Pause(ctx context.Context, by By, id string, ch event.Channel,
 
 // Resume ends a pause and a suspension: a person has acted.
 func (s *Service) Resume(ctx context.Context, by By, id string, ch event.Channel) error {
-	if err := s.hold(ctx, by, id, ch, event.HoldPause, time.Time{}, "", "resumed"); err != nil {
+	if err := s.setHold(ctx, id, ch, event.HoldPause, time.Time{}, ""); err != nil {
 		return err
 	}
-	return s.hold(ctx, by, id, ch, event.HoldSuspend, time.Time{}, "", "suspension ended")
+	return s.hold(ctx, by, id, ch, event.HoldSuspend, time.Time{}, "", "resumed")
 }
 
+// hold sets or ends a hold and writes the one line about it.
 func (s *Service) hold(ctx context.Context, by By, id string, ch event.Channel, h event.Hold, until time.Time, reason, word string) error {
+	if err := s.setHold(ctx, id, ch, h, until, reason); err != nil {
+		return err
+	}
+	s.audit(by, word, "org", id, "channel", ch, "reason", reason)
+	return nil
+}
+
+func (s *Service) setHold(ctx context.Context, id string, ch event.Channel, h event.Hold, until time.Time, reason string) error {
 	if _, err := s.get(id); err != nil {
 		return err
 	}
@@ -38,7 +47,6 @@ func (s *Service) hold(ctx context.Context, by By, id string, ch event.Channel, 
 			s.o.Hints.HintChannel(event.ChannelKey{Org: id, Channel: one}, next)
 		}
 	}
-	s.audit(by, word, "org", id, "channel", ch, "reason", reason)
 	return nil
 }
 
