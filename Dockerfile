@@ -7,13 +7,15 @@ RUN go mod download
 COPY . .
 ARG VERSION=devel
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=${VERSION}" -o /dispatchd ./daemon \
- && install -d -m 0700 -o 65532 -g 65532 /data
+ && install -d -m 0700 -o 65532 -g 65532 /data /scratch
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /usr/share/zoneinfo /usr/share/zoneinfo
 COPY --from=build /dispatchd /dispatchd
 COPY --from=build --chown=65532:65532 /data /var/lib/dispatchd
+# A trial's embedded Redis wants a temporary directory.
+COPY --from=build --chown=65532:65532 /scratch /tmp
 USER 65532:65532
 ENV STATE_DIRECTORY=/var/lib/dispatchd
 VOLUME /var/lib/dispatchd
