@@ -248,12 +248,13 @@ func startTrial(t *testing.T, bin string) trial {
 		out.Close()
 	}}
 	t.Cleanup(p.end)
+	client := &http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
 	for limit := time.Now().Add(patience); ; {
-		res, err := http.Get("http://" + p.admin + "/readyz")
+		res, err := client.Get("http://" + p.admin + "/readyz")
 		if err == nil {
 			res.Body.Close()
 			if res.StatusCode == http.StatusOK {
-				http.DefaultClient.CloseIdleConnections()
 				return p
 			}
 		}

@@ -26,28 +26,61 @@ func readings(t *testing.T, s *Store) map[string]reading {
 	channel := "{'', 0, '', '', '', {}}"
 	trace := "{'', '', '', '', {}}"
 	return map[string]reading{
-		"attempts": {&s.scripts.attemptPage, s.keys.attempts(p, o, ch), []string{"{1}", "{{}}", "'x'"},
-			func() error { return second(s.Attempts(ctx, o, ch, 1)) }},
-		"last day": {&s.scripts.day, s.keys.tally(p, o, ch), []string{"{{1, 'x'}}", "{{'a'}}", "{1}"},
-			func() error { return second(s.LastDay(ctx, o)) }},
-		"channels": {&s.scripts.inspect, s.keys.control(p, o, ch), []string{"{{0, 0, '', '', {1, 2}}}", "{{0, 0, '', ''}}", "{" + channel + "}"},
-			func() error { return second(s.Channels(ctx, []event.ChannelKey{key})) }},
-		"ready": {&s.scripts.ready, s.keys.ready(p), []string{"{1}", "{}", "{'0', 'a'}", "{'0', {}, '1'}"},
-			func() error { return third(s.Ready(ctx, begin, 1)) }},
-		"ledger": {&s.scripts.audit, s.keys.ledger(p), []string{"{{1, '1'}, {}}", "{{'opened'}, {}}", "{1, 2}"},
-			func() error { return second(s.Ledger(ctx, nil)) }},
-		"lane": {&s.scripts.auditLane, s.keys.log(0), []string{"{{}, 1, {'x'}}", "{{}, 1, {{'1-1', {'p'}}}}", "{{}, 1, {{'1-1', {'p', 1}}}}", "{{}, 1, {{'1-1', 'x'}}}"},
-			func() error { return second(s.Ledger(ctx, nil)) }},
-		"session": {&s.scripts.briefGet, s.keys.session(briefName("an-id")), []string{"1", "{}"},
-			func() error { return second(s.Session(ctx, "an-id")) }},
-		"dead letters": {&s.scripts.deadPage, s.keys.deadAt(p, o, ch), []string{"{'1', 'a', 1}", "{'1'}", "{{}, {}, {}}"},
-			func() error { return third(s.DeadLetters(ctx, o, ch, "", 1)) }},
-		"month": {&s.scripts.monthSent, s.keys.monthSent(p, o), []string{"1", "{}"},
-			func() error { return second(s.MonthSent(ctx, o)) }},
-		"retime": {&s.scripts.retime, s.keys.slots(p, o, event.Email), []string{"{'1', '0'}", "{1, 0}", "{1, ''}", "{1}", "1"},
-			func() error { return second(s.Retime(ctx, o, begin, false)) }},
-		"traces": {&s.scripts.traces, s.keys.slots(p, o, ch), []string{"{{1, '', '', '', {}}, " + trace + "}", "{{'', '', '', '', 'x'}, " + trace + "}", "{{'', '', '', '', {1}}, " + trace + "}", "{{''}, " + trace + "}"},
-			func() error { return second(s.Traces(ctx, []string{o}, id)) }},
+		"attempts": {
+			&s.scripts.attemptPage, s.keys.attempts(p, o, ch),
+			[]string{"{1}", "{{}}", "'x'"},
+			func() error { return second(s.Attempts(ctx, o, ch, 1)) },
+		},
+		"last day": {
+			&s.scripts.day, s.keys.tally(p, o, ch),
+			[]string{"{{1, 'x'}}", "{{'a'}}", "{1}"},
+			func() error { return second(s.LastDay(ctx, o)) },
+		},
+		"channels": {
+			&s.scripts.inspect, s.keys.control(p, o, ch),
+			[]string{"{{0, 0, '', '', {1, 2}}}", "{{0, 0, '', ''}}", "{" + channel + "}"},
+			func() error { return second(s.Channels(ctx, []event.ChannelKey{key})) },
+		},
+		"ready": {
+			&s.scripts.ready, s.keys.ready(p),
+			[]string{"{1}", "{}", "{'0', 'a'}", "{'0', {}, '1'}"},
+			func() error { return third(s.Ready(ctx, begin, 1)) },
+		},
+		"ledger": {
+			&s.scripts.audit, s.keys.ledger(p),
+			[]string{"{{1, '1'}, {}}", "{{'opened'}, {}}", "{1, 2}"},
+			func() error { return second(s.Ledger(ctx, nil)) },
+		},
+		"lane": {
+			&s.scripts.auditLane, s.keys.log(0),
+			[]string{"{{}, 1, {'x'}}", "{{}, 1, {{'1-1', {'p'}}}}", "{{}, 1, {{'1-1', {'p', 1}}}}", "{{}, 1, {{'1-1', 'x'}}}"},
+			func() error { return second(s.Ledger(ctx, nil)) },
+		},
+		"session": {
+			&s.scripts.briefGet, s.keys.session(briefName("an-id")),
+			[]string{"1", "{}"},
+			func() error { return second(s.Session(ctx, "an-id")) },
+		},
+		"dead letters": {
+			&s.scripts.deadPage, s.keys.deadAt(p, o, ch),
+			[]string{"{'1', 'a', 1}", "{'1'}", "{{}, {}, {}}"},
+			func() error { return third(s.DeadLetters(ctx, o, ch, "", 1)) },
+		},
+		"month": {
+			&s.scripts.monthSent, s.keys.monthSent(p, o),
+			[]string{"1", "{}"},
+			func() error { return second(s.MonthSent(ctx, o)) },
+		},
+		"retime": {
+			&s.scripts.retime, s.keys.slots(p, o, event.Email),
+			[]string{"{'1', '0'}", "{1, 0}", "{1, ''}", "{1}", "1"},
+			func() error { return second(s.Retime(ctx, o, begin, false)) },
+		},
+		"traces": {
+			&s.scripts.traces, s.keys.slots(p, o, ch),
+			[]string{"{{1, '', '', '', {}}, " + trace + "}", "{{'', '', '', '', 'x'}, " + trace + "}", "{{'', '', '', '', {1}}, " + trace + "}", "{{''}, " + trace + "}"},
+			func() error { return second(s.Traces(ctx, []string{o}, id)) },
+		},
 	}
 }
 
