@@ -45,6 +45,9 @@ start() {
 }
 stop() { kill -TERM "$daemon"; wait "$daemon" || fail "the daemon ended with $?"; }
 
+# What a run before left there, whose Redis is not this installation's.
+inside dpkg -P dispatchd >/dev/null 2>&1 || true
+rm -rf "$root/var/lib/redis/dispatchd"
 say "install $(basename "$deb")"
 cp "$deb" "$root/tmp/one.deb"
 inside dpkg -i /tmp/one.deb
@@ -106,4 +109,4 @@ inside dpkg -r dispatchd
 inside dpkg -P dispatchd
 for f in /etc/dispatchd /var/lib/dispatchd /etc/redis/redis-dispatchd.conf /usr/share/dispatchd; do [ ! -e "$root$f" ] || fail "purge left $f"; done
 inside getent passwd dispatchd >/dev/null && fail "purge left the user"
-say "the package installs, starts, upgrades, and purges"
+say "the package installs, starts, upgrades, and purges, in ${SECONDS} s"
