@@ -64,11 +64,15 @@ func tallied(o event.Outcome) (good, poor int) {
 		return 0, 0
 	case o.Result == event.Delivered:
 		return 1, 0
-	case o.Result == event.Retry || o.Result == event.Dead:
+	case o.Result == event.Retry || o.Result == event.Dead || answered(o):
 		return 0, 1
 	}
 	return 0, 0
 }
+
+// answered says that the receiver was asked although the slot is given back: it
+// answered 410.
+func answered(o event.Outcome) bool { return o.Result == event.Released && o.Attempt.Status > 0 }
 
 // attemptLine is an attempt as the log keeps it; empty for what was none.
 func attemptLine(o event.Outcome) string {
@@ -79,7 +83,9 @@ func attemptLine(o event.Outcome) string {
 	switch o.Result {
 	case event.Delivered, event.Retry, event.Dead:
 	default:
-		return ""
+		if !answered(o) {
+			return ""
+		}
 	}
 	result := a.Result
 	if result == "" {

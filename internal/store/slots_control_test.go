@@ -244,7 +244,7 @@ func TestTheLastDayIsCountedByTheHour(t *testing.T) {
 		many(150, event.Webhook, event.Retry, nil)
 		many(50, event.Email, event.Dead, nil)
 		many(50, event.Email, event.Delivered, nil)
-		many(3, event.Webhook, event.Released, nil) // no attempts
+		many(3, event.Webhook, event.Released, func(o *event.Outcome) { o.Attempt.Status = 0 }) // no attempts
 		many(3, event.Webhook, event.Cancelled, nil)
 		many(3, event.Webhook, event.Delivered, func(o *event.Outcome) { o.Attempt.Result = event.Shadow })
 		want[23] = Hour{650, 200}
@@ -280,6 +280,34 @@ func TestTheLastDayIsCountedByTheHour(t *testing.T) {
 			b.Errorf("%d tallies of an organisation that went, %v", n, err)
 		}
 	}, func(o *Options) { o.AttemptLog = 70 })
+}
+
+// A receiver that answers 410 was asked: whoever looks why nothing comes any
+// more finds that attempt, though it counts none of the slot's.
+func TestAnAnswerThatGivesTheSlotBackIsLogged(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		b.ping(7)
+		b.clock.advance(quiet)
+		for _, status := range []int{410, 0} { // 0: nobody was asked
+			o := b.failed(event.Released, status)
+			o.RetryAt = b.clock.now()
+			b.finish(b.claimOne(), o)
+		}
+		list, err := b.s.Attempts(ctx, "uni-a", event.Webhook, 10)
+		b.must(err)
+		if len(list) != 1 || list[0].Status != 410 || list[0].Result != event.Released {
+			b.Errorf("attempts %+v", list)
+		}
+		day, err := b.s.LastDay(ctx, "uni-a")
+		b.must(err)
+		if got := day[DayHours-1]; got != (Hour{Failed: 1}) {
+			b.Errorf("counted %+v", got)
+		}
+		if d := b.claimOne(); d.Attempt != 1 {
+			b.Errorf("attempt %d, want 1", d.Attempt)
+		}
+	})
 }
 
 func TestTheAttemptLogIsCappedByCountAgeAndExcerpts(t *testing.T) {

@@ -217,6 +217,8 @@ func resultBadge(a event.Attempt) look.Badge {
 		return look.Badge{Kind: look.Warn, Text: "failed, tried again"}
 	case event.Dead:
 		return look.Badge{Kind: look.Bad, Text: "given up"}
+	case event.Released:
+		return look.Badge{Kind: look.Bad, Text: "refused, waits"}
 	}
 	return look.Badge{Text: string(a.Result)}
 }
