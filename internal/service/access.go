@@ -177,31 +177,33 @@ func (s *Service) OrgLink(_ context.Context, by By, id string) (link string, unt
 	return link, until, nil
 }
 
-// readLink says what a link is for, without using it.
-func (s *Service) readLink(ctx context.Context, token string) (storedSession, error) {
+// readLink says what a link is for, without using it, and the name under which
+// it is used up: its subject, which has a nonce. The token will not do, because
+// it can be written in more than one way, with line breaks inside for one.
+func (s *Service) readLink(ctx context.Context, token string) (st storedSession, name string, err error) {
 	subject, err := s.o.Signer.Verify(purposeSignIn, token, s.o.Store.Now())
 	switch {
 	case errors.Is(err, signed.ErrExpired):
-		return storedSession{}, &Error{Code: CodeGone, What: "This link has expired.", Do: "A link works for 15 minutes. Ask for a new one."}
+		return storedSession{}, "", &Error{Code: CodeGone, What: "This link has expired.", Do: "A link works for 15 minutes. Ask for a new one."}
 	case err != nil:
-		return storedSession{}, &Error{
+		return storedSession{}, "", &Error{
 			Code: CodeNotFound, What: "This link is not complete.",
 			Do: "Perhaps your mail program broke it into two lines. Copy all of it into the address bar, or ask for a new one.",
 		}
 	}
-	used, err := s.o.Store.Used(ctx, token)
+	used, err := s.o.Store.Used(ctx, subject)
 	if err != nil {
-		return storedSession{}, Explain("look at the link", err)
+		return storedSession{}, "", Explain("look at the link", err)
 	}
 	if used {
-		return storedSession{}, linkUsed()
+		return storedSession{}, "", linkUsed()
 	}
 	_, rest, _ := strings.Cut(subject, " ")
 	kind, what, _ := strings.Cut(rest, " ")
 	if kind == "org" {
-		return storedSession{Org: what}, nil
+		return storedSession{Org: what}, subject, nil
 	}
-	return storedSession{Contact: what}, nil
+	return storedSession{Contact: what}, subject, nil
 }
 
 func linkUsed() *Error {
@@ -211,7 +213,7 @@ func linkUsed() *Error {
 // LookAtLink says whether a sign-in link still works, and uses nothing: mail
 // scanners open links.
 func (s *Service) LookAtLink(ctx context.Context, token string) error {
-	st, err := s.readLink(ctx, token)
+	st, _, err := s.readLink(ctx, token)
 	if err != nil {
 		return err
 	}
@@ -229,7 +231,7 @@ func linkWithout(err error) error {
 
 // SignIn uses a link up and returns the id of a new session.
 func (s *Service) SignIn(ctx context.Context, by By, token string) (secret.Text, Session, error) {
-	st, err := s.readLink(ctx, token)
+	st, name, err := s.readLink(ctx, token)
 	if err != nil {
 		return "", Session{}, err
 	}
@@ -244,7 +246,7 @@ func (s *Service) SignIn(ctx context.Context, by By, token string) (secret.Text,
 	}
 	// It is used up before the session is there: of two who press the button one
 	// gets in. Remembered a little longer than it is valid.
-	first, err := s.o.Store.Use(ctx, token, 2*linkLife)
+	first, err := s.o.Store.Use(ctx, name, 2*linkLife)
 	if err != nil {
 		return "", Session{}, Explain("use the link", err)
 	}

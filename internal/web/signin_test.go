@@ -58,6 +58,26 @@ func TestSignInByLink(t *testing.T) {
 	}
 }
 
+// TestALinkWorksOnceHoweverItIsWritten: base64 may have line breaks inside, and
+// blanks around a token are forgiven.
+func TestALinkWorksOnceHoweverItIsWritten(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@a.example")
+	link := w.link(w.client(), "it@a.example")
+	token := strings.TrimPrefix(link, "/sign-in/")
+	// Used first in another form: it is the same link.
+	w.client().post("/sign-in/"+token[:9]+"%0A"+token[9:], nil).wants(t, http.StatusSeeOther, "/settings/webhook")
+	for _, form := range []string{token, token[:9] + "%0A" + token[9:], token[:20] + "%0D%0A" + token[20:], "%0A" + token, token + "%0A", "%20" + token, token + "%20%20"} {
+		for _, a := range []answer{w.client().get("/sign-in/" + form), w.client().post("/sign-in/"+form, nil)} {
+			a.wants(t, http.StatusGone, "This link has been used")
+			if len(a.Cookies()) > 0 {
+				t.Errorf("%q gave a second session", form)
+			}
+		}
+	}
+}
+
 // TestNobodyLearnsWhoIsAContact: the answer and what is kept are the same.
 func TestNobodyLearnsWhoIsAContact(t *testing.T) {
 	t.Parallel()
