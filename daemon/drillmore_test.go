@@ -88,6 +88,7 @@ func TestMoreAlertsFire(t *testing.T) {
 		w.eventually("the log is not emptied", func() bool { return w.metric("dispatchd_intake_log_entries") > 10 })
 		d.scrape(30)
 		w.command("DEL", slots)
+		w.everyoneTaken("uni-a", w.users...) // nothing was lost of it
 		d.fires("DispatchdIntakeLogBacklog")
 	})
 	t.Run("panic", func(t *testing.T) {

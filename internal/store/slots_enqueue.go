@@ -67,27 +67,23 @@ end
 const enqueueBody = `
 local channels, entries = tonumber(ARGV[3]), tonumber(ARGV[4])
 local a, new, add = 4 + entries, {}, {}
-if entries == 1 then -- the usual case, in one command
-  new['1'] = redis.call('ZADD', KEYS[4], 'NX', string.match(ARGV[5], '^%d+'), ARGV[5]) == 1
-else
-  local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
-  for i = 1, entries do
-    if not known[i] then
-      local id = ARGV[4 + i]
-      new[tostring(i)] = true
-      add[#add + 1] = string.match(id, '^%d+')
-      add[#add + 1] = id
-    end
+local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
+for i = 1, entries do
+  if not known[i] then
+    local id = ARGV[4 + i]
+    new[tostring(i)] = true
+    add[#add + 1] = string.match(id, '^%d+')
+    add[#add + 1] = id
   end
-  if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
 end
-local out, opened, targets, created = {}, 0, 0, 0
-for i = 1, channels do
+local out = {}
+local function apply(i)
   local name, n, fields, at = ARGV[a + 1], tonumber(ARGV[a + 2]), {}, {}
+  local created = 0
   for p = a + 3, a + 2 + 5 * n, 5 do
     if new[ARGV[p]] then
       fields[#fields + 1], at[#at + 1] = ARGV[p + 1], p
-      if ARGV[p + 2] == 'C' then created = created + 1 else targets = targets + 1 end
+      if ARGV[p + 2] == 'C' then created = created + 1 end
     end
   end
   a = a + 2 + 5 * n
@@ -113,9 +109,9 @@ for i = 1, channels do
       end
     end
     if low then
+      redis.call('ZADD', c.due, unpack(dues)) -- first: one without a slot goes at the next claim
       redis.call('HSET', c.slots, unpack(slots))
-      redis.call('ZADD', c.due, unpack(dues))
-      opened = opened + #slots / 2
+      count('opened', #slots / 2)
       ready = math.max(low, c.hold)
     end
     for j = 1, #others do
@@ -124,6 +120,8 @@ for i = 1, channels do
       whole = true
     end
   end
+  count('targets', #fields - created)
+  count('created', created)
   if whole then
     ready = settle(c)
   elseif ready >= 0 then
@@ -131,9 +129,16 @@ for i = 1, channels do
   end
   out[i] = ready
 end
-count('targets', targets)
-count('created', created)
-count('opened', opened)
+-- A script is not undone when a command in it fails (a key of another type). What
+-- was done is counted then, and the entries are not marked: they come again.
+for i = 1, channels do
+  local ok, err = pcall(apply, i)
+  if not ok then
+    book()
+    error(err, 0)
+  end
+end
+if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
 book()
 return out
 `

@@ -168,3 +168,58 @@ func TestBadInputIsRefusedBeforeAnythingHappens(t *testing.T) {
 		}
 	})
 }
+
+// TestAnEntryThatFailsHalfwayIsNotApplied: a script is not undone when a command
+// in it fails, as on a key of another type. The entry must be applied whole when
+// it comes again.
+func TestAnEntryThatFailsHalfwayIsNotApplied(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []string{"slots", "due"} {
+		for _, entries := range [][]string{{"1-1", "1-1"}, {"1-1", "1-2"}} {
+			t.Run(broken+" "+strings.Join(entries, " "), func(t *testing.T) {
+				t.Parallel()
+				ctx := context.Background()
+				srv := redistest.Start(t)
+				s, rdb := attached(t, srv.URL()), srv.Client(t)
+				ok := Target{Org: "uni-a", Channel: event.Webhook, ORCID: testID(t, 7), Type: event.Updated, At: begin, Entry: entries[0]}
+				hit := ok
+				hit.Channel, hit.ORCID, hit.Entry = event.Email, testID(t, 8), entries[1]
+				for _, ch := range event.Channels {
+					if err := s.SetChannel(ctx, "uni-a", ch, true); err != nil {
+						t.Fatal(err)
+					}
+				}
+				key := s.keys.channel(orgPartition("uni-a"), "uni-a", event.Email) + broken
+				if err := rdb.Set(ctx, key, "x", 0).Err(); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					if _, err := s.Enqueue(ctx, 0, []Target{ok, hit}, 0); err == nil {
+						t.Fatal("enqueued into a key of another type")
+					}
+				}
+				if err := rdb.Del(ctx, key).Err(); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 { // the second time it is known
+					if _, err := s.Enqueue(ctx, 0, []Target{ok, hit}, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, want := range []Target{ok, hit} {
+					c, err := s.Claim(ctx, "uni-a", want.Channel, 10, lease)
+					if err != nil || len(c.Deliveries) != 1 || c.Deliveries[0].ORCID != want.ORCID {
+						t.Errorf("%s: claimed %+v, %v, want one of %s", want.Channel, c.Deliveries, err, want.ORCID)
+					}
+				}
+				l, err := s.Ledger(ctx, []string{"uni-a"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := l.Differences(); len(d) != 0 {
+					t.Errorf("the books do not balance: %v", d)
+				}
+			})
+		}
+	}
+}
