@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"dispatchd/internal/directory"
 	"dispatchd/internal/event"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/store"
@@ -109,5 +110,48 @@ func TestAWrongMasterKeySaysWhatToDo(t *testing.T) {
 	var e *Error
 	if !errors.As(err, &e) || !strings.Contains(e.What, "another master key") || !strings.Contains(e.Do, "master_key_file") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A daemon that starts while Redis is away knows no organisation yet; that must
+// not be read as there being none.
+func TestBeforeRedisIsReadNoOrganisationIsCalledAbsent(t *testing.T) {
+	t.Parallel()
+	ctx, b := context.Background(), setup(t)
+	b.uniA(t)
+	o := b.svc.o
+	o.Directory = directory.New()
+	s, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := func(err error) Code {
+		t.Helper()
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Fatalf("%v", err)
+		}
+		return e.Code
+	}
+	_, err = s.Organisation(ctx, "uni-a")
+	if c := code(err); c != CodeUnavailable {
+		t.Errorf("one that is there: %s (%v)", c, err)
+	}
+	_, err = s.Organisations(ctx)
+	if c := code(err); c != CodeUnavailable {
+		t.Errorf("the list: %s (%v)", c, err)
+	}
+	if err := s.Load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = s.Organisation(ctx, "uni-a"); err != nil {
+		t.Error(err)
+	}
+	if list, err := s.Organisations(ctx); err != nil || len(list) != 1 {
+		t.Errorf("%d organisations, %v", len(list), err)
+	}
+	_, err = s.Organisation(ctx, "uni-b")
+	if c := code(err); c != CodeNotFound {
+		t.Errorf("one that is not there: %s (%v)", c, err)
 	}
 }

@@ -16,11 +16,29 @@ import (
 func (s *Service) get(id string) (*org.Organisation, error) {
 	o, ok := s.o.Directory.Organisation(id)
 	if !ok {
+		if err := s.known(); err != nil {
+			return nil, err
+		}
 		e := notFound("There is no organisation %q.", id)
 		e.Do = "`dispatchd org list` shows them all."
 		return nil, e
 	}
 	return o, nil
+}
+
+// known fails while the organisations were not read since the start: what the
+// directory lacks must not be called absent then.
+func (s *Service) known() error {
+	if s.loaded.Load() {
+		return nil
+	}
+	if guard := s.o.Store.Guard(); guard.Forgot() {
+		return Explain("look organisations up", guard.Err())
+	}
+	return &Error{
+		Code: CodeUnavailable, What: "The organisations are not known yet: Redis has not been read since the start.",
+		Do: "Try again; `dispatchd status` says what is wrong with Redis if that goes on.",
+	}
 }
 
 // changeable is get for those that may be changed here.
@@ -61,6 +79,14 @@ func (s *Service) Organisation(ctx context.Context, id string) (View, error) {
 
 // Organisations returns every organisation with its channels, by id.
 func (s *Service) Organisations(ctx context.Context) ([]View, error) {
+	if err := s.known(); err != nil {
+		return nil, err
+	}
+	return s.views(ctx)
+}
+
+// views is Organisations of those that are known so far.
+func (s *Service) views(ctx context.Context) ([]View, error) {
 	all := s.o.Directory.All()
 	channels, err := s.channels(ctx, all)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dispatchd/internal/directory"
@@ -132,6 +133,9 @@ type Options struct {
 type Service struct {
 	o   Options
 	log *slog.Logger
+	// loaded says that the directory has what Redis has; before, an organisation
+	// that it lacks may well be there.
+	loaded atomic.Bool
 
 	// changing serialises changes of organisations: each is read, changed and
 	// written as a whole.
@@ -188,6 +192,7 @@ func (s *Service) Load(ctx context.Context) error {
 			s.o.Directory.Remove(o.ID)
 		}
 	}
+	s.loaded.Store(true)
 	return s.resumeChanges(ctx)
 }
 

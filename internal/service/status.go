@@ -158,7 +158,7 @@ func (s *Service) mailless() (n int) {
 
 func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 	var err error
-	if st.Channels, err = s.Organisations(ctx); err != nil {
+	if st.Channels, err = s.views(ctx); err != nil {
 		return err
 	}
 	if st.Log, err = s.o.Store.LogLength(ctx); err != nil {
