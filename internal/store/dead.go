@@ -165,7 +165,9 @@ if not c.enabled then return {-1, 0} end
 local list = selected(ARGV[4])
 for i = 1, #list do
   local field = list[i]
-  local d, raw = unbury(c, field), redis.call('HGET', c.slots, field)
+  -- Before anything is taken away: on a key of another type these fail.
+  local raw, due = redis.call('HGET', c.slots, field), tonumber(redis.call('ZSCORE', c.due, field) or now)
+  local d = unbury(c, field)
   if d then
     count('replayed', 1)
     if raw then
@@ -177,7 +179,7 @@ for i = 1, #list do
         if not s.afirst or d.latest < s.afirst then s.afirst = d.latest end
       else
         s.attempts, s.began = 0, 0
-        redis.call('ZADD', c.due, F(math.min(now, tonumber(redis.call('ZSCORE', c.due, field) or now))), field)
+        redis.call('ZADD', c.due, F(math.min(now, due)), field)
       end
       put(c, field, s)
     else

@@ -254,3 +254,26 @@ func TestReplayJoinsTheSlotThatIsOpen(t *testing.T) {
 		}
 	})
 }
+
+// TestAReplayThatFailsTakesNoDeadLetterAway: see TestAnEntryThatFailsHalfwayIsNotApplied.
+func TestAReplayThatFailsTakesNoDeadLetterAway(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		b.kill(1)
+		for _, name := range []string{"slots", "due"} {
+			key := b.s.keys.channel(orgPartition("uni-a"), "uni-a", event.Webhook) + name
+			b.must(b.s.rdb.Set(ctx, key, "x", 0).Err())
+			if _, _, err := b.s.Replay(ctx, "uni-a", event.Webhook, Selection{}, 10); err == nil {
+				b.Errorf("replayed with %s of another type", name)
+			}
+			b.must(b.s.rdb.Del(ctx, key).Err())
+			if list, _ := b.deadLetters("", 10); len(list) != 1 {
+				b.Errorf("with %s of another type: %d dead letters left, want 1", name, len(list))
+			}
+		}
+		if n, _ := b.replay(Selection{}, 10); n != 1 {
+			b.Errorf("replayed %d, want 1", n)
+		}
+		b.claimOne()
+	})
+}
