@@ -1,6 +1,7 @@
 package main
 
 import (
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -30,7 +31,7 @@ func (w *world) browse(c *http.Client, method, address string, form url.Values) 
 	var b strings.Builder
 	b.WriteString(res.Status + "\n") // the path may have a token
 	w.must(head.Write(&b))
-	return b.String() + string(body) + "\n"
+	return b.String() + html.UnescapeString(string(body)) + "\n"
 }
 
 // faces asks everything that people and organisations see of uni-a, signed out
@@ -57,7 +58,7 @@ func (w *world) faces(mail *smtpsink.Sink, client, clientSecret string) (shown s
 		w.t.Fatal("no link was made")
 	}
 	secrets["the sign-in link"] = link[1]
-	w.browse(c, http.MethodGet, link[0], nil) // the page is at that address
+	b.WriteString(strings.ReplaceAll(w.browse(c, http.MethodGet, link[0], nil), link[1], "(the sign-in link)")) // the page is at that address
 	b.WriteString(w.browse(c, http.MethodPost, link[0], url.Values{}))
 	at, err := url.Parse(home)
 	w.must(err)
@@ -77,18 +78,19 @@ func (w *world) faces(mail *smtpsink.Sink, client, clientSecret string) (shown s
 	} {
 		b.WriteString(w.browse(c, http.MethodPost, home+path, form))
 	}
-	b.WriteString(w.browse(c, http.MethodGet, "http://"+w.addr[1]+"/", nil)) // the operator's page, signed out
 
 	// The Hub-compatible API.
 	token := func(secret string) string {
 		return w.browse(c, http.MethodPost, home+"/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {client}, "client_secret": {secret}})
 	}
 	b.WriteString(token(clientSecret + "x"))
-	m := regexp.MustCompile(`"access_token": ?"([^"]+)"`).FindStringSubmatch(token(clientSecret))
+	given := token(clientSecret)
+	m := regexp.MustCompile(`"access_token": ?"([^"]+)"`).FindStringSubmatch(given)
 	if m == nil {
-		w.t.Fatalf("no access token: %s", token(clientSecret))
+		w.t.Fatalf("no access token: %s", given)
 	}
 	secrets["the access token of the API"] = m[1]
+	b.WriteString(strings.ReplaceAll(given, m[1], "(the access token of the API)"))
 	for _, ask := range []string{
 		"GET /api/v1/webhook", "GET /api/v1/users", "GET /api/v1/" + w.users[0].String() + "/webhook", "PATCH /api/v1/webhook", "GET /api/v1/deliveries", "GET /api/v1/nothing",
 		"PUT /api/v1/" + w.users[0].String() + "/webhook/not%20a%20url",
@@ -111,9 +113,64 @@ func (w *world) faces(mail *smtpsink.Sink, client, clientSecret string) (shown s
 		m, err := sent[0].Message()
 		w.must(err)
 		address := strings.Trim(m.Header.Get("List-Unsubscribe"), "<>")
-		secrets["the unsubscribe link"] = address[strings.LastIndexByte(address, '/')+1:]
-		w.browse(c, http.MethodGet, address, nil)
+		token := address[strings.LastIndexByte(address, '/')+1:]
+		secrets["the unsubscribe link"] = token
+		form := url.Values{"List-Unsubscribe": {"One-Click"}}
+		for _, page := range []string{
+			w.browse(c, http.MethodGet, address, nil), w.browse(c, http.MethodPost, address+"x", form),
+			w.browse(c, http.MethodPost, address, form), w.browse(c, http.MethodGet, address, nil),
+		} {
+			b.WriteString(page)
+		}
 	}
+	b.WriteString(w.browse(c, http.MethodPost, home+"/sign-out", url.Values{}))
+	return b.String(), secrets
+}
+
+// operatorFaces asks everything of the operator's page, signed out and in, and
+// presses all its buttons.
+func (w *world) operatorFaces(org string) (shown string, secrets map[string]string) {
+	w.t.Helper()
+	home := "http://" + w.addr[1]
+	jar, err := cookiejar.New(nil)
+	w.must(err)
+	transport := &http.Transport{}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	c := &http.Client{Jar: jar, Timeout: patience, Transport: transport}
+	secrets = map[string]string{}
+	var b strings.Builder
+	look := func() {
+		for _, path := range []string{
+			"/", "/sign-in", "/researcher", "/researcher?orcid=" + w.users[0].String(), "/researcher?orcid=0000", "/organisations/" + org, "/organisations/none", "/nothing",
+		} {
+			b.WriteString(w.browse(c, http.MethodGet, home+path, nil))
+		}
+		for _, path := range []string{
+			"/organisations/" + org + "/pause", "/organisations/" + org + "/resume", "/organisations/" + org + "/replay", "/organisations/" + org + "/test",
+			"/organisations/" + org + "/nothing", "/registrations/pause", "/registrations/resume", "/registrations/nothing",
+		} {
+			b.WriteString(w.browse(c, http.MethodPost, home+path, url.Values{}))
+		}
+	}
+	look()
+	b.WriteString(w.browse(c, http.MethodPost, home+"/sign-in", url.Values{"token": {w.d.token + "x"}}))
+	b.WriteString(w.browse(c, http.MethodPost, home+"/sign-in", url.Values{"token": {w.d.token}}))
+	at, err := url.Parse(home)
+	w.must(err)
+	for _, k := range jar.Cookies(at) {
+		secrets["the operator's session "+k.Name] = k.Value
+	}
+	if len(secrets) != 1 {
+		w.t.Fatal("the operator is not signed in")
+	}
+	look()
+	made := w.browse(c, http.MethodPost, home+"/organisations/"+org+"/link", url.Values{})
+	link := regexp.MustCompile(`/sign-in/([A-Za-z0-9_.-]+)`).FindStringSubmatch(made)
+	if link == nil {
+		w.t.Fatalf("no link was made: %s", made)
+	}
+	secrets["the operator's sign-in link"] = link[1]
+	b.WriteString(strings.ReplaceAll(made, link[1], "(the operator's sign-in link)")) // it is for this page
 	b.WriteString(w.browse(c, http.MethodPost, home+"/sign-out", url.Values{}))
 	return b.String(), secrets
 }

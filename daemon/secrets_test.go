@@ -42,6 +42,26 @@ func tellTale(code int) receiver.Behaviour {
 	}
 }
 
+// repeatedByORCID lets ORCID refuse registrations and repeat the access token
+// that it was shown: in answers of all kinds, and as it does with one that ended.
+func (w *world) repeatedByORCID() {
+	w.t.Helper()
+	w.registered(clientMain, w.users...)
+	for _, f := range []sim.Fault{
+		{Kind: sim.FaultStatus, Status: http.StatusInternalServerError, Body: "no " + strings.Join(w.orcid.Tokens(clientMain), " "), Count: 2},
+		{Kind: sim.FaultUnauthorized, Count: 1},
+	} {
+		f.Operation = "put"
+		_, err := w.orcid.InjectFault(f)
+		w.must(err)
+	}
+	w.ask("POST", "/v1/registrations/rearm", object{"all": true}, nil)
+	w.eventually("ORCID repeated the access token", func() bool {
+		puts := w.orcid.Counters().Requests["put"]
+		return puts[http.StatusUnauthorized] == 1 && puts[http.StatusInternalServerError] == 2
+	})
+}
+
 // No secret is in the log, in a metric, in an answer or on a terminal, also
 // when the other side repeats what it was given.
 func TestNothingSecretIsShown(t *testing.T) {
@@ -65,6 +85,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 	w.eventually("webhooks are sent", func() bool { return len(w.taken("uni-a")) > 0 })
 	equally(w, "mails", len(w.users), mail.Count)
 	w.ask("POST", "/v1/organisations/uni-a/test", object{}, nil)
+	w.repeatedByORCID()
 
 	secrets := map[string]string{
 		"the apikey": apikey, "a header's value": header, "the SMTP password": smtpPassword, "the client secret": secretMain,
@@ -118,21 +139,41 @@ func TestNothingSecretIsShown(t *testing.T) {
 	}
 	pages, more := w.faces(mail, "uni-a", "hub-api-s3cret-771")
 	maps.Copy(secrets, more)
+	operator, more := w.operatorFaces("uni-a")
+	maps.Copy(secrets, more)
 	w.raw("GET", "/metrics", nil)
 	w.idle()
+	for _, client := range []string{clientMain, clientOther} {
+		for i, token := range w.orcid.Tokens(client) {
+			secrets[fmt.Sprintf("access token %d of %s", i+1, client)] = token
+		}
+	}
+	if secrets["access token 1 of "+clientMain] == "" {
+		t.Error("ORCID gave no access token")
+	}
 	// Mails hold the links that they are for, and nothing else.
 	var mails strings.Builder
 	for _, m := range mail.Mails() {
 		mails.WriteString(strings.ReplaceAll(string(m.Data), secrets["the unsubscribe link"], "(the link)"))
 	}
 
-	if !strings.Contains(pages, "Sign out") || !strings.Contains(mails.String(), "uni-a") {
-		t.Errorf("the test sees no page of who is signed in, or no mail:\n%s\n%s", pages, mails.String())
+	for _, seen := range []string{"Sign out", "Stop these e-mails?", "No more e-mail", "(the sign-in link)", "(the access token of the API)"} {
+		if !strings.Contains(pages, seen) {
+			t.Errorf("the test sees no page with %q:\n%s", seen, pages)
+		}
+	}
+	for _, seen := range []string{"Sign out", "Pause registering", "This is not the admin token", "cannot work with", "(the operator's sign-in link)", w.users[0].String()} {
+		if !strings.Contains(operator, seen) {
+			t.Errorf("the test sees no operator's page with %q:\n%s", seen, operator)
+		}
+	}
+	if !strings.Contains(mails.String(), "uni-a") {
+		t.Errorf("the test sees no mail:\n%s", mails.String())
 	}
 	if !strings.Contains(terminal.String(), "uni-a") || !strings.Contains(w.answers.String(), "cannot work with") {
 		t.Errorf("the test sees nothing:\n%s", terminal.String())
 	}
-	for where, text := range map[string]string{"the log": w.log.String(), "an answer": w.answers.String(), "the terminal": terminal.String(), "a page": pages, "a mail": mails.String()} {
+	for where, text := range map[string]string{"the log": w.log.String(), "an answer": w.answers.String(), "the terminal": terminal.String(), "a page": pages, "the operator's page": operator, "a mail": mails.String()} {
 		for name, value := range secrets {
 			for _, form := range []string{value, base64.StdEncoding.EncodeToString([]byte(value)), strings.TrimPrefix(value, "whsec_")} {
 				if i := strings.Index(text, form); i >= 0 {

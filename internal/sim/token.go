@@ -49,6 +49,20 @@ func (r *Registry) IssueToken(clientID string, scopes []string, user orcid.ID) (
 	return id, err
 }
 
+// Tokens lists the tokens that a client was given, with those that have ended.
+func (r *Registry) Tokens(clientID string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for id, t := range r.tokens {
+		if t.client.ID == clientID {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // tokenAnswer is the token endpoint's answer. A client-credentials token has a
 // null orcid and no name.
 type tokenAnswer struct {
