@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
-	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -311,38 +309,6 @@ func (o *Organisation) Validate() error {
 		return nil
 	}
 	return &e
-}
-
-// ValidURL checks where an organisation wants to be told: absolute, http or
-// https, a host, no user info, no fragment, no control characters, at most
-// 2048 bytes. Whether the address may be reached is decided when dialling.
-func ValidURL(raw string) error {
-	if hasControl(raw) || strings.ContainsAny(raw, " \t") {
-		return errors.New("must not have spaces or control characters")
-	}
-	if len(raw) > 2048 {
-		return fmt.Errorf("must have at most 2048 bytes (got %d)", len(raw))
-	}
-	u, err := url.Parse(raw)
-	if err != nil {
-		return errors.New("is not a URL")
-	}
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("must start with https:// or http:// (got scheme %q)", u.Scheme)
-	case u.Hostname() == "":
-		return errors.New("must name a host")
-	case u.User != nil:
-		return errors.New("must not have a user name or password; use webhook.headers or webhook.apikey")
-	case u.Fragment != "":
-		return errors.New("must not have a #fragment")
-	}
-	if p := u.Port(); p != "" {
-		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			return fmt.Errorf("has no valid port (got %q)", p)
-		}
-	}
-	return nil
 }
 
 // maxHeaders bounds the names and values of webhook.headers together: most

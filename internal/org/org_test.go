@@ -101,7 +101,7 @@ func TestValidateBoundsTheSecretAndTheHeaders(t *testing.T) {
 
 func TestValidURL(t *testing.T) {
 	t.Parallel()
-	for _, u := range []string{"https://a.example/x?y=1", "http://127.0.0.1:8080", "https://[2001:db8::1]/"} {
+	for _, u := range []string{"https://a.example/x?y=1", "http://127.0.0.1:8080", "https://[2001:db8::1]/", "https://a_b.example./", "https://exämple.example/", "http://hooks:8080/", "HTTP://A.example/"} {
 		if err := ValidURL(u); err != nil {
 			t.Errorf("%s refused: %v", u, err)
 		}
@@ -110,6 +110,9 @@ func TestValidURL(t *testing.T) {
 		"ftp://a.example", "file:///etc/passwd", "//a.example", "a.example/x", "https://", "https://u:p@a.example/",
 		"https://a.example/\r\nX: 1", "https://a.example/#f", "https://a.example:99999/", "https://a b.example/",
 		"https://a.example/" + strings.Repeat("x", 2048), "javascript:alert(1)",
+		// What delivery would refuse each time is refused when it is entered.
+		"http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1./", "http://127.1/", "http://256.1.1.1/", "http://0/", "http://①②⑦.⓪.⓪.①/",
+		"http://<script>/", "http://*.example/", "http://a..example/", "http://.example/", "http://./", "http://" + strings.Repeat("a", 64) + ".example/", "http://a!b.example/",
 	} {
 		if ValidURL(u) == nil {
 			t.Errorf("%q was accepted", u)

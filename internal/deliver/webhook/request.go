@@ -15,8 +15,6 @@ import (
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/org"
-
-	"golang.org/x/net/idna"
 )
 
 // target is an organisation's URL, taken apart for sending.
@@ -28,11 +26,6 @@ type target struct {
 	path  string // escaped, begins with a slash
 	query string // with its question mark, or empty
 }
-
-var (
-	errNumericHost = errors.New("has a host that looks like a number but is no IP address")
-	errHost        = errors.New("has no valid host name")
-)
 
 // parseTarget accepts what org.ValidURL does.
 func parseTarget(raw string) (target, error) {
@@ -52,20 +45,14 @@ func parseTarget(raw string) (target, error) {
 			port = "443"
 		}
 	}
-	if ip, err := netip.ParseAddr(t.host); err == nil {
-		t.host = ip.String()
-		t.field = bracket(ip.WithZone("").String()) + t.field
-	} else {
-		if t.host, err = asciiHost(t.host); err != nil {
-			return target{}, err
-		}
-		// "127.1", "0x7f000001": some resolvers and proxies read an address.
-		labels := strings.Split(strings.TrimSuffix(t.host, "."), ".")
-		if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" || strings.HasPrefix(strings.ToLower(last), "0x") {
-			return target{}, errNumericHost
-		}
-		t.field = t.host + t.field
+	if t.host, err = org.ASCIIHost(t.host); err != nil {
+		return target{}, err
 	}
+	shown := t.host
+	if ip, err := netip.ParseAddr(t.host); err == nil {
+		shown = bracket(ip.WithZone("").String())
+	}
+	t.field = shown + t.field
 	t.addr = net.JoinHostPort(t.host, port)
 	if t.path == "" {
 		t.path = "/"
@@ -74,24 +61,6 @@ func parseTarget(raw string) (target, error) {
 		t.query = "?" + escapeRest(u.RawQuery)
 	}
 	return t, nil
-}
-
-// asciiHost makes a host name what resolvers and certificates know it by.
-func asciiHost(host string) (string, error) {
-	if strings.ContainsFunc(host, func(r rune) bool { return r > 0x7e }) {
-		var err error
-		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", errHost
-		}
-	}
-	host = strings.ToLower(host)
-	// The underscore is in no host name by the book, and in many inside.
-	if len(host) > 254 || strings.ContainsFunc(host, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("-._", r)
-	}) {
-		return "", errHost
-	}
-	return host, nil
 }
 
 func bracket(host string) string {
