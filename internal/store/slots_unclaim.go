@@ -34,7 +34,7 @@ type lostClaims struct {
 // still be: it was sent and got no answer.
 func maybeDone(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, ErrAway) && !(errors.As(err, &op) && op.Op == "dial")
+	return errors.Is(err, ErrAway) && (!errors.As(err, &op) || op.Op != "dial")
 }
 
 func (l *lostClaims) add(c lostClaim) {
