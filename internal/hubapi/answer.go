@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -165,12 +166,35 @@ func decode(w http.ResponseWriter, c *call, v any, strict bool) (bool, error) {
 		dec.DisallowUnknownFields()
 	}
 	if err := dec.Decode(v); err != nil {
-		return false, badRequest("The body is not what is expected here: %s.", clip(strings.TrimPrefix(err.Error(), "json: ")))
+		return false, badRequest("The body is not what is expected here: %s.", clip(jsonWords(err)))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return false, badRequest("Something follows after the JSON value.")
 	}
 	return true, nil
+}
+
+// jsonWords says what is wrong with a body without our names for its parts.
+func jsonWords(err error) string {
+	var kind *json.UnmarshalTypeError
+	var when *time.ParseError
+	switch {
+	case errors.As(err, &when):
+		return "a time must be written like 2026-11-23T00:00:00Z"
+	case errors.As(err, &kind):
+		name, want := kind.Field, "text"
+		if name == "" {
+			name = "it"
+		}
+		switch kind.Type.Kind() { //nolint:exhaustive // bodies have no others
+		case reflect.Bool:
+			want = "true or false"
+		case reflect.Struct:
+			want = "an object"
+		}
+		return fmt.Sprintf("%s must be %s (got %s)", name, want, kind.Value)
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
 // clip keeps an answer readable whatever was sent.

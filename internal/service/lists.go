@@ -25,6 +25,9 @@ func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, er
 	if errors.Is(err, io.EOF) || len(head) == 0 {
 		return invalid("The list is empty.", errors.New("the first line must be a header such as orcid,email,eppn,name"))
 	}
+	if err := notText(br); err != nil {
+		return err
+	}
 	comma := delimiter(br)
 	lines := &lineReader{src: br}
 	cr := csv.NewReader(lines)
@@ -79,6 +82,20 @@ func readCSV(r io.Reader, take func(int, string, Person) error, bad func(int, er
 	}
 	if columns == nil {
 		return invalid("The list has no readable header.", errors.New("all its lines are empty"))
+	}
+	return nil
+}
+
+// notText recognises what people take for a list and a spreadsheet program makes.
+func notText(br *bufio.Reader) error {
+	begin, _ := br.Peek(4) // a shorter list is looked at by who reads it
+	begins := func(with string) bool { return bytes.HasPrefix(begin, []byte(with)) }
+	again := errors.New("save it as “CSV UTF-8” in the spreadsheet program and take that file")
+	switch {
+	case begins("PK\x03\x04"), begins("\xd0\xcf\x11\xe0"): // .xlsx and .ods, .xls
+		return invalid("This is the file of a spreadsheet program, not a list as text.", again)
+	case begins("\xff\xfe"), begins("\xfe\xff"): // UTF-16
+		return invalid("The list is not written in UTF-8.", again)
 	}
 	return nil
 }

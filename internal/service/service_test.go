@@ -343,6 +343,15 @@ func TestImportTakesGoodLinesAndNamesBadOnes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	for begin, want := range map[string]string{
+		"PK\x03\x04\x14\x00": "spreadsheet", "\xd0\xcf\x11\xe0\xa1\xb1": "spreadsheet", "\xff\xfeo\x00r\x00": "UTF-8", "\xfe\xff\x00o\x00r": "UTF-8",
+	} {
+		_, err := b.svc.Import(ctx, tester, "uni-a", strings.NewReader(begin+strings.Repeat("x", 100)), CSV, false, nil)
+		var e *Error
+		if !errors.As(err, &e) || e.Code != CodeInvalid || !strings.Contains(e.What, want) || len(e.Problems) != 1 || !strings.Contains(e.Problems[0].Why, "CSV UTF-8") {
+			t.Errorf("%q: %+v", begin, err)
+		}
+	}
 	if _, err := b.svc.Import(ctx, tester, "nobody", strings.NewReader("orcid\n"), CSV, false, nil); code(err) != CodeNotFound {
 		t.Errorf("nobody: %v", err)
 	}
