@@ -291,10 +291,17 @@ func TestStateShowsWhatIsWrong(t *testing.T) {
 	w.register(u[0], event.RegAlive)
 	w.register(u[1], event.RegRefused)
 	w.attempt("uni-a", u[0], event.Delivered, 204, "", "")
+	c.get("/state").wants(t, http.StatusOK, ">working<")
+	_, err := w.store.SetBreaker(t.Context(), "uni-a", event.Webhook, event.Breaker{Failures: 2}, time.Time{}) // nothing held
+	w.must(err)
+	a := c.get("/state").wants(t, http.StatusOK, ">failing<", "<dd>2</dd>")
+	if strings.Contains(a.body, ">working<") {
+		t.Error("what fails is said to work")
+	}
 	w.attempt("uni-a", u[1], event.Dead, 500, "the receiver failed "+evil, evil)
 	w.attempt("uni-a", u[2], event.Dead, 400, "it refuses", "no")
 	w.eventually("the count is made anew", func() bool { return strings.Contains(c.get("/state").body, "1 of 4, 1 refused by ORCID") })
-	a := c.get("/state").wants(t, http.StatusOK, "Given up", "Replay all", "Status 500. The receiver failed", "&lt;script&gt;", "1 delivered, 2 failed attempts")
+	a = c.get("/state").wants(t, http.StatusOK, "Given up", "Replay all", "Status 500. The receiver failed", "&lt;script&gt;", "1 delivered, 2 failed attempts")
 	if strings.Contains(a.body, "<script>") || strings.Contains(a.body, "<img") {
 		t.Error("the receiver wrote into our page")
 	}
@@ -309,7 +316,7 @@ func TestStateShowsWhatIsWrong(t *testing.T) {
 	for _, ch := range []string{"", "fax", evil} {
 		c.post("/state/pause", url.Values{"channel": {ch}}).wants(t, http.StatusBadRequest)
 	}
-	_, err := w.store.SetHold(t.Context(), "uni-a", event.Webhook, event.HoldBreaker, w.store.Now().Add(10*time.Minute), "status 500")
+	_, err = w.store.SetHold(t.Context(), "uni-a", event.Webhook, event.HoldBreaker, w.store.Now().Add(10*time.Minute), "status 500")
 	w.must(err)
 	c.get("/state").wants(t, http.StatusOK, "failing", "Too many failures in a row. It rests until")
 	_, err = w.store.SetHold(t.Context(), "uni-a", event.Webhook, event.HoldSuspend, event.Forever, "the receiver answered 410")

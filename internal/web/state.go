@@ -151,8 +151,11 @@ func zoneOf(name string) *time.Location {
 // channelOf says in words how a channel is.
 func channelOf(c service.Channel, zone *time.Location, now time.Time) channelState {
 	s := channelState{Channel: c, Name: channelName(c.Channel), Badge: look.Badge{Kind: look.OK, Text: "working"}}
-	if !c.Enabled {
+	switch {
+	case !c.Enabled:
 		s.Badge = look.Badge{Text: "off"}
+	case c.Failures > 0: // since the last success
+		s.Badge = look.Badge{Kind: look.Warn, Text: "failing"}
 	}
 	for _, h := range c.Holds {
 		until := ""
