@@ -293,7 +293,11 @@ func TestAnEmptiedRedisCausesNoDeleteAtORCID(t *testing.T) {
 	w.stop() // also a restart does not make it trust the empty one
 	w.boot()
 	w.eventually("the daemon says it after a restart too", func() bool { return w.problem("Redis forgot") })
+	before := len(w.audits())
 	w.ask("POST", "/v1/recover", object{"accept_loss": true}, nil)
+	if lines := w.audits()[before:]; len(lines) != 1 || !strings.Contains(lines[0], `what="loss accepted"`) || !strings.Contains(lines[0], "who=admin from=127.0.0.1:") {
+		t.Errorf("accepting the loss wrote %q", lines)
+	}
 	w.simple("uni-a")
 	w.recv.Forget()
 	w.pingAll(len(w.users), w.users)

@@ -253,8 +253,8 @@ func switchChannel(o *org.Organisation, ch event.Channel, to *bool) (Settings, e
 // off in between is done again at the next start. Partitions are switched before
 // the directory: fan-out asks the directory first, and what it sends to a
 // partition that is still switched off is ignored for ever. old is nil for a new
-// one.
-func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next org.Organisation) error {
+// one. What is said besides stands in the audit line.
+func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next org.Organisation, said ...any) error {
 	if err := s.validate(&next); err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (s *Service) change(ctx context.Context, by By, old *org.Organisation, next
 		}
 	}
 	s.o.Directory.Put(next)
-	s.audit(by, "organisation saved", "org", next.ID, "changed", Changed(old, &next))
+	s.audit(by, "organisation saved", append([]any{"org", next.ID, "changed", Changed(old, &next)}, said...)...)
 	if old != nil && old.Credential != next.Credential {
 		if err := s.o.Store.WakeGuests(ctx); err != nil {
 			s.log.Warn("callbacks of an organisation follow its new credential within the hour", "org", next.ID, "err", err)

@@ -69,11 +69,15 @@ func (s *Service) SaveOwn(ctx context.Context, by By, id string, in Settings) (V
 			return View{}, err
 		}
 	}
-	if err := s.change(ctx, by, old, next); err != nil {
+	var said []any
+	if ask != "" {
+		said = []any{"asks", ask}
+	}
+	if err := s.change(ctx, by, old, next, said...); err != nil {
 		return View{}, err
 	}
 	if ask != "" {
-		if err := s.askAddress(ctx, by, id, ask); err != nil {
+		if err := s.askAddress(ctx, id, ask); err != nil {
 			return View{}, err
 		}
 	}
@@ -93,7 +97,8 @@ func (s *Service) AskAgain(ctx context.Context, by By, id string) error {
 	if err := s.mayAsk(ctx, id, o.Email.Pending); err != nil {
 		return err
 	}
-	return s.askAddress(ctx, by, id, o.Email.Pending)
+	s.audit(by, "address is asked to confirm", "org", id, "address", o.Email.Pending)
+	return s.askAddress(ctx, id, o.Email.Pending)
 }
 
 func (s *Service) mayAsk(ctx context.Context, id, address string) error {
@@ -103,13 +108,12 @@ func (s *Service) mayAsk(ctx context.Context, id, address string) error {
 	return s.limit(ctx, "confirmations to "+strings.ToLower(address), confirmWindow, confirmByAddress)
 }
 
-func (s *Service) askAddress(ctx context.Context, by By, id, address string) error {
+func (s *Service) askAddress(ctx context.Context, id, address string) error {
 	j := newJob(jobConfirm, id, s.o.Store.Now())
 	j.Args = map[string]string{"to": address}
 	if err := s.o.Store.SaveJob(ctx, j); err != nil {
 		return Explain("note the job", err)
 	}
-	s.audit(by, "address is asked to confirm", "org", id, "address", address)
 	s.startJob(j)
 	return nil
 }
@@ -172,10 +176,9 @@ func (s *Service) ConfirmAddress(ctx context.Context, by By, token string) (Conf
 	next := clone(old)
 	next.Email.Address, next.Email.Pending = c.Address, ""
 	by.Who = c.Address
-	if err := s.change(ctx, by, old, next); err != nil {
+	if err := s.change(ctx, by, old, next, "confirmed", c.Address); err != nil {
 		return c, err
 	}
-	s.audit(by, "address confirmed", "org", c.Org, "address", c.Address)
 	c.Done = true
 	return c, nil
 }

@@ -209,15 +209,15 @@ func (s *Service) PauseRegistrations(ctx context.Context, by By, paused bool) er
 	if s.o.Registrar == nil {
 		return &Error{Code: CodeUnavailable, What: "Registrations cannot be changed here."}
 	}
-	value := ""
+	value, what := "", "registrations resumed"
 	if paused {
-		value = "1"
+		value, what = "1", "registrations paused"
 	}
 	if err := s.o.Store.SetFact(ctx, factPaused, value); err != nil {
 		return Explain("note the pause", err)
 	}
 	s.o.Registrar.PauseRegistrations(paused)
-	s.audit(by, "registrations paused", "paused", paused)
+	s.audit(by, what)
 	return nil
 }
 

@@ -70,7 +70,10 @@ func (p *Pages) signedIn(h visited) handler {
 	}
 }
 
-func (p *Pages) by(r *http.Request) service.By { return service.By{From: clientOf(r)} }
+// by says who asks before it is known who that is.
+func (p *Pages) by(r *http.Request) service.By {
+	return service.By{Who: "visitor", From: clientOf(r)}
+}
 
 func (p *Pages) home(r *http.Request) (reply, error) {
 	if _, err := p.o.Service.Session(r.Context(), p.sessionID(r)); err == nil {

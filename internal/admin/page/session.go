@@ -146,6 +146,7 @@ func (p *Page) signIn(w http.ResponseWriter, r *http.Request) {
 
 func (p *Page) signOut(w http.ResponseWriter, r *http.Request) error {
 	p.sessions.end(r)
+	p.log.Info("audit", "what", "operator signed out", "who", by(r).Who, "from", by(r).From)
 	http.SetCookie(w, cookie(r, ""))
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 	return nil
