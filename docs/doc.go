@@ -30,10 +30,10 @@
 //	<!-- replace https://hub.example.edu => $CALLBACK_URL -->
 //	                                   from here on, in this page's blocks
 //
-// Every page has $DISPATCHD_ADMIN, $CALLBACK_ADDR, $CALLBACK_URL, $WEB_ADDR,
+// Every page has $PAGE_DIR (its directory), $DISPATCHD_ADMIN, $CALLBACK_ADDR, $CALLBACK_URL, $WEB_ADDR,
 // $WEB_URL, $ADMIN_ADDR and $SPARE_ADDR on free ports, $ORCID_URL of a simulated ORCID that
 // knows the client $ORCID_CLIENT with $ORCID_SECRET and the records $ORCID_IDS,
-// $RECEIVER_URL of a receiver that answers 204, $DOCS of this directory, and a freshly built dispatchd in
+// $RECEIVER_URL of a receiver that answers 204 (422 below /refuses), $DOCS of this directory, and a freshly built dispatchd in
 // $PATH. A world adds $DISPATCHD_ADMIN_TOKEN_FILE and config.toml.
 //
 // Links to files and headings inside the repository must lead somewhere.

@@ -157,7 +157,7 @@ func readKeys(text string) error {
 // matches compares what was printed with what the page shows: line by line, but
 // for what a line of … leaves out.
 func matches(printed, shown string) error {
-	lines := strings.Split(strings.TrimSpace(printed), "\n")
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(printed, "\r\n", "\n")), "\n")
 	skip := false
 	for want := range strings.SplitSeq(strings.TrimSpace(shown), "\n") {
 		if want = strings.TrimRight(want, " "); want == "…" {

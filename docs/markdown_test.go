@@ -35,6 +35,7 @@ type page struct {
 	path   string // from the repository's root
 	blocks []block
 	links  []link
+	code   []link          // what stands between backquotes
 	heads  map[string]bool // anchors of its headings
 }
 
@@ -88,6 +89,9 @@ func parse(path, text string) (page, error) {
 		}
 		if m := headRE.FindStringSubmatch(lines[i]); m != nil {
 			p.heads[anchor(m[1])] = true
+		}
+		for _, m := range codeRE.FindAllString(lines[i], -1) {
+			p.code = append(p.code, link{i + 1, strings.Trim(m, "`")})
 		}
 		for _, m := range linkRE.FindAllStringSubmatch(codeRE.ReplaceAllString(lines[i], ""), -1) {
 			p.links = append(p.links, link{i + 1, m[1]})

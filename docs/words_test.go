@@ -88,9 +88,9 @@ func ofDispatchd(words []string) ([]string, bool) {
 				args = append(args, words[i])
 			}
 			return args, true
-		case w == "sudo" || w == "if" || w == "until" || w == "while" || w == "!" || w == "then" || w == "do" || strings.Contains(w, "="):
+		case w == "sudo" || w == "runuser" || w == "--" || w == "exec" || w == "if" || w == "until" || w == "while" || w == "!" || w == "then" || w == "do" || strings.Contains(w, "="):
 			words = words[1:]
-		case w == "-u" && len(words) > 1: // of sudo
+		case w == "-u" && len(words) > 1: // of sudo and runuser
 			words = words[2:]
 		default:
 			return nil, false

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +72,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.end)
 	w.set("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	w.set("HOME", w.dir)
+	w.set("PAGE_DIR", w.dir)
 	caches, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE").Output() // not below HOME
 	w.must(err)
 	if dirs := strings.Fields(string(caches)); len(dirs) == 2 {
@@ -87,7 +89,12 @@ func newWorld(t *testing.T) *world {
 	}
 	w.set("DISPATCHD_ADMIN", "http://"+w.addresses["ADMIN"])
 	w.orcid()
-	r, err := receiver.Start(receiver.Options{})
+	r, err := receiver.Start(receiver.Options{Behaviour: func(rw http.ResponseWriter, r *http.Request) int {
+		if r.URL.Path == "/refuses" {
+			return receiver.Status(http.StatusUnprocessableEntity, "not wanted")(rw, r)
+		}
+		return receiver.OK()(rw, r)
+	}})
 	w.must(err)
 	t.Cleanup(r.Close)
 	w.recv = r
@@ -194,7 +201,7 @@ func (w *world) script(text string) string {
 func (w *world) command(ctx context.Context, text string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", text)
 	cmd.Dir = w.dir
-	cmd.Env = append(w.env, "LANG=C.UTF-8", "TZ=UTC", "PAGE_DIR="+w.dir)
+	cmd.Env = append(w.env, "LANG=C.UTF-8", "TZ=UTC")
 	// A group of its own, so that it ends with everything it started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
