@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dispatchd/internal/orcid"
+	"dispatchd/internal/peer"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
 )
@@ -194,7 +195,7 @@ func (a *API) authorise(w http.ResponseWriter, c *call) error {
 		challenge, code, message = `Bearer realm="dispatchd"`, "unauthorized", "Send an access token as `Authorization: Bearer …`. Get one with POST /oauth/token."
 	}
 	if c.org == "" {
-		if err := a.others.take(w.Header(), address(c.Request)); err != nil {
+		if err := a.others.take(w.Header(), peer.Of(c.Request)); err != nil {
 			return err
 		}
 		w.Header().Set("WWW-Authenticate", challenge)

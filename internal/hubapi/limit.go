@@ -2,7 +2,6 @@ package hubapi
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -164,13 +163,3 @@ func (g *guesses) known(key string) string {
 }
 
 func pairKey(clientID, from string) string { return clip(clientID) + "\x00" + from }
-
-// address is where a request came from. Headers that say something else are not
-// believed: anybody can write them.
-func address(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}

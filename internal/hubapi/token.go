@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"dispatchd/internal/peer"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
 )
@@ -123,7 +124,7 @@ func clientOf(c *call, form url.Values) (clientID string, given secret.Text, bas
 
 // checkClient returns whose client it is.
 func (a *API) checkClient(w http.ResponseWriter, c *call, clientID string, given secret.Text, basic bool) (string, error) {
-	from := address(c.Request)
+	from := peer.Of(c.Request)
 	if wait := a.guesses.wait(clientID, from); wait > 0 {
 		return "", &failure{
 			status: http.StatusTooManyRequests, error: "slow_down", oauth: true, retry: wait,

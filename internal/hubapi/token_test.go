@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +111,40 @@ func TestWrongSecretsAreSlowedDownForOneClientOnly(t *testing.T) {
 	}
 	if a := try("client-uni-b", secretB); a.code != 429 {
 		t.Errorf("one address may guess for ever: %d", a.code)
+	}
+}
+
+// TestAStrangerBehindTheProxyLocksNobodyOut: all connections come from it, and it
+// says for whom.
+func TestAStrangerBehindTheProxyLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	try := func(from, id, secret string) int {
+		t.Helper()
+		v := url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}}
+		return b.send("POST", "/oauth/token", v.Encode(), "Content-Type", form, "X-Forwarded-For", from).code
+	}
+	refused := 0
+	for i := range addressGuesses + 10 {
+		// What the stranger writes before the proxy's own part counts for nothing.
+		if try(fmt.Sprintf("192.0.2.%d, 198.51.100.66", i), "nobody-"+strconv.Itoa(i), "guess") == 429 {
+			refused++
+		}
+	}
+	if refused != 10 {
+		t.Errorf("%d of %d guesses were refused, want 10", refused, addressGuesses+10)
+	}
+	if got := try("203.0.113.5", "client-uni-a", secretA); got != 200 {
+		t.Errorf("an organisation gets no token meanwhile: %d", got)
+	}
+	for range perSecond {
+		b.send("GET", "/api/v1/webhook", "", "X-Forwarded-For", "198.51.100.66")
+	}
+	if got := b.send("GET", "/api/v1/webhook", "", "X-Forwarded-For", "198.51.100.66").code; got != 429 {
+		t.Errorf("the stranger has no limit: %d", got)
+	}
+	if got := b.send("GET", "/api/v1/webhook", "", "X-Forwarded-For", "203.0.113.5").code; got != 401 {
+		t.Errorf("others without a token share the stranger's limit: %d", got)
 	}
 }
 

@@ -10,10 +10,10 @@ import (
 	"html/template"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
 
 	"dispatchd/internal/look"
+	"dispatchd/internal/peer"
 	"dispatchd/internal/service"
 )
 
@@ -72,11 +72,7 @@ func (p *Pages) Handler() http.Handler {
 			p.sorry(w, http.StatusBadRequest, "The form could not be read", "Open the link in the mail once more.")
 			return
 		}
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err != nil {
-			host = "unknown"
-		}
-		sub, err := p.o.Service.Unsubscribe(r.Context(), host, r.PathValue("token"))
+		sub, err := p.o.Service.Unsubscribe(r.Context(), peer.Of(r), r.PathValue("token"))
 		p.answer(w, sub, err, true)
 	})
 	mux.HandleFunc("/u/", func(w http.ResponseWriter, _ *http.Request) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dispatchd/internal/look"
+	"dispatchd/internal/peer"
 	"dispatchd/internal/secret"
 	"dispatchd/internal/service"
 )
@@ -66,13 +67,13 @@ func (p *Pages) signedIn(h visited) handler {
 		case s.Org == "":
 			return reply{}, service.ErrNotSignedIn
 		}
-		return h(visit{r, s, service.By{Who: s.Who(), From: clientOf(r)}})
+		return h(visit{r, s, service.By{Who: s.Who(), From: peer.Of(r)}})
 	}
 }
 
 // by says who asks before it is known who that is.
 func (p *Pages) by(r *http.Request) service.By {
-	return service.By{Who: "visitor", From: clientOf(r)}
+	return service.By{Who: "visitor", From: peer.Of(r)}
 }
 
 func (p *Pages) home(r *http.Request) (reply, error) {
