@@ -45,6 +45,7 @@ func TestOrganisationsComeBackAndTheirSecretsAreSealed(t *testing.T) {
 			},
 			Email: org.Email{Enabled: true, Address: "b@a.example", CC: true, Mode: org.Daily, Monthly: true, MaxPerHour: 7},
 			API:   org.API{ClientID: "uni-a", ClientSecret: "hunter-client"}, Owner: org.OwnedByAPI, Concurrency: 3,
+			Channels:    map[event.Channel]string{"chat": "https://chat.example/hunter-room", "queue": "amqp://hunter:hunter@q.example"},
 			Former:      []org.Former{{Credential: "old", Until: time.Unix(1_794_000_000, 0).UTC()}},
 			Suspensions: []org.Suspension{{Channel: event.Webhook, Reason: "410", Since: time.Unix(1_795_000_000, 0).UTC()}},
 		}

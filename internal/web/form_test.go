@@ -3,14 +3,18 @@ package web
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/look"
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
@@ -440,4 +444,44 @@ func TestWhyDeliveriesWaitIsSaid(t *testing.T) {
 		"1 is tried again, at ", "since the last attempt failed: no answer within 15s.", "1 is new and sent shortly, at ")
 	w.must(w.svc.Pause(t.Context(), byTest, "uni-a", event.Webhook, "receiver moves"))
 	c.get("/state").wants(t, http.StatusOK, "4 wait: somebody has paused the deliveries.", "2 are tried again")
+}
+
+// A further channel has no fields in the form; the page says that it is there
+// and whose it is, and calls it by its own name.
+func TestAFurtherChannelIsNamed(t *testing.T) {
+	t.Parallel()
+	pages, err := New(Options{Service: setup(t).svc, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	channel := func(name event.Channel, on bool) service.Channel {
+		c := service.Channel{Channel: name}
+		c.Enabled = on
+		return c
+	}
+	usual := []service.Channel{channel(event.Webhook, true), channel(event.Email, true)}
+	for _, c := range []struct {
+		more []service.Channel
+		says string
+	}{
+		{nil, ""},
+		{[]service.Channel{channel("chat", false)}, ""},
+		{[]service.Channel{channel("chat", true)}, "Ünï A is also told by chat. The operator"},
+		{[]service.Channel{channel("chat", true), channel("queue", true)}, "Ünï A is also told by chat and queue. The operator"},
+	} {
+		d := settingsData{Org: service.View{Name: "Ünï A"}, Further: strings.Join(further(slices.Concat(usual, c.more)), " and ")}
+		rec := httptest.NewRecorder()
+		if err := pages.pages.Render(rec, http.StatusOK, "settings", look.Page{Title: "Settings", Data: d}); err != nil {
+			t.Fatal(err)
+		}
+		body := rec.Body.String()
+		if !strings.Contains(body, c.says) || (c.says == "") == strings.Contains(body, "also told by") {
+			t.Errorf("%+v:\n%s", c, body)
+		}
+	}
+	for ch, want := range map[event.Channel]string{event.Webhook: "Webhook", event.Email: "E-mail", "chat": "chat"} {
+		if got := channelName(ch); got != want {
+			t.Errorf("the channel %q is called %q", ch, got)
+		}
+	}
 }

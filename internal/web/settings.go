@@ -100,9 +100,20 @@ type settingsData struct {
 	Problems map[string]string // by field
 	Summary  []fieldProblem
 	ReadOnly bool
+	Further  string // the other ways of being told, which only the operator sets
 	Progress *look.Progress
 	Test     *service.TestAnswer
 	Now      string // what happens now
+}
+
+// further names the channels in use for which the form has no fields.
+func further(channels []service.Channel) (names []string) {
+	for _, c := range channels {
+		if c.Enabled && c.Channel != event.Webhook && c.Channel != event.Email {
+			names = append(names, string(c.Channel))
+		}
+	}
+	return names
 }
 
 type modeChoice struct{ Value, Words string }
@@ -152,6 +163,7 @@ func (p *Pages) settingsReply(v visit, status int, form *settingsForm, problems 
 	for _, problem := range problems {
 		d.Problems[problem.Field] = problem.Text
 	}
+	d.Further = strings.Join(further(o.Channels), " and ")
 	d.Progress = progressOf(registered)
 	page := p.page(v, "Organisation Webhook", "/settings/webhook")
 	page.Failed = len(problems) > 0

@@ -74,10 +74,13 @@ type stateData struct {
 }
 
 func channelName(ch event.Channel) string {
-	if ch == event.Email {
+	switch ch {
+	case event.Webhook:
+		return "Webhook"
+	case event.Email:
 		return "E-mail"
 	}
-	return "Webhook"
+	return string(ch) // a further one is called what its operator calls it
 }
 
 func (p *Pages) statePage(v visit) (reply, error) {
