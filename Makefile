@@ -54,7 +54,7 @@ stage: build
 deb: stage $(NFPM) ## build dist/dispatchd_VERSION_ARCH.deb
 	VERSION='$(DEB_VERSION)' ARCH=$(ARCH) $(NFPM) package -f daemon/dist/nfpm.yaml -p deb -t dist/
 
-test-deb: deb ## install, start, upgrade, remove and purge the package in a fresh Debian 12 (needs root, debootstrap and Debian's mirror)
+test-deb: deb ## install, start, upgrade and purge the package in a fresh Debian 12, boot it, follow docs/install.md (needs root, debootstrap, systemd-nspawn, a mirror)
 	daemon/dist/test-deb.sh
 
 sbom: build $(CYCLONEDX) ## write dist/dispatchd.cdx.json, what the program is made of (CycloneDX)

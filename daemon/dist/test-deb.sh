@@ -1,7 +1,9 @@
 #!/bin/bash
-# Installs dist/*.deb in a fresh Debian 12 without systemd, starts it on the trial
-# configuration and with its own Redis, upgrades, removes and purges it. Needs
-# root, debootstrap and a Debian mirror; ROOT= keeps and reuses the base system.
+# Installs dist/*.deb in a fresh Debian 12 without systemd running, starts it on
+# the trial configuration and with its own Redis, upgrades, removes and purges it;
+# then boots that Debian and follows docs/install.md (test-install.sh). Needs root,
+# debootstrap, systemd-nspawn and a Debian mirror; ROOT= keeps and reuses the base
+# system.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 deb=$(ls -t dist/dispatchd_*.deb | head -1)
@@ -18,7 +20,7 @@ cleanup() {
 trap cleanup EXIT
 if [ ! -x "$root/usr/bin/dpkg" ]; then
   say "debootstrap bookworm"
-  debootstrap --variant=minbase --include=adduser,procps,ca-certificates,tzdata,redis-server,curl,man-db,bash-completion \
+  debootstrap --variant=minbase --include=adduser,procps,ca-certificates,tzdata,redis-server,curl,man-db,bash-completion,systemd,systemd-sysv,dbus \
     bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}" >"$root.log" 2>&1 || { tail -20 "$root.log" >&2; fail debootstrap; }
   rm -f "$root.log"
 fi
@@ -110,3 +112,8 @@ inside dpkg -P dispatchd
 for f in /etc/dispatchd /var/lib/dispatchd /etc/redis/redis-dispatchd.conf /usr/share/dispatchd; do [ ! -e "$root$f" ] || fail "purge left $f"; done
 inside getent passwd dispatchd >/dev/null && fail "purge left the user"
 say "the package installs, starts, upgrades, and purges, in ${SECONDS} s"
+
+for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done
+pids=()
+umount "$root/proc"
+daemon/dist/test-install.sh "$root" "$deb"
