@@ -122,6 +122,9 @@ func TestCallbacksAreBounded(t *testing.T) {
 		a.want(201, "", "PUT", fmt.Sprintf("/api/v1/%s/webhook/https%%3A%%2F%%2Fa.example%%2F%d", josiah, i), "")
 	}
 	a.want(409, "-", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Fmore", "")
+	// Another organisation of the researcher is not shut out by that.
+	b.user("uni-b", josiah)
+	b.as("uni-b").want(201, "", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fb.example%2Fping", "")
 	a.want(204, "", "DELETE", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2F0", "")
 	a.want(201, "", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Fmore", "")
 }

@@ -164,7 +164,7 @@ func (s *Service) writeCallback(write func() (event.RegState, error)) (event.Reg
 		switch {
 		case errors.Is(err, event.ErrConflict) && tries < 10:
 		case errors.Is(err, store.ErrFull):
-			return state, &Error{Code: CodeConflict, What: fmt.Sprintf("This user has %d call-back URLs already, which is all there may be.", store.MaxGuests), Do: "Remove one first."}
+			return state, &Error{Code: CodeConflict, What: fmt.Sprintf("This user has %d call-back URLs of yours already, which is all there may be.", store.MaxGuests), Do: "Remove one first."}
 		case err != nil:
 			return state, Explain("write the callback", err)
 		default:

@@ -15,11 +15,12 @@ import (
 	"dispatchd/internal/orcid"
 )
 
-// MaxGuests is how many callbacks of organisations' own one user may have.
+// MaxGuests is how many callbacks of its own an organisation may have for one
+// user: another's do not count, or one could shut the others out.
 const MaxGuests = 20
 
-// ErrFull says that a user has MaxGuests callbacks already.
-var ErrFull = errors.New("the user has as many callbacks as can be kept")
+// ErrFull says that an organisation has MaxGuests callbacks for a user already.
+var ErrFull = errors.New("the organisation has as many callbacks for the user as can be kept")
 
 type guestScripts struct {
 	guestAdd, guestSave, guestRead, guestDue, guestEnd, guestWake, guestTotals *script
@@ -39,7 +40,8 @@ func newGuestScripts() guestScripts {
 
 // guestSaveBody: KEYS mark, the user's guests, work, counts; ARGV mark, member of
 // work, URL, the row as it was read (” none), the row (” removes), when to look
-// again (ms), how many a user may have, changes of the counts. Returns 1, 0 when
+// again (ms), how many of one organisation a user may have, changes of the
+// counts. Returns 1, 0 when
 // the row was changed meanwhile, or -1 when there are too many.
 const guestSaveBody = `
 local was = redis.call('HGET', KEYS[2], ARGV[3]) or ''
@@ -48,7 +50,13 @@ if ARGV[5] == '' then
   redis.call('HDEL', KEYS[2], ARGV[3])
   redis.call('ZREM', KEYS[3], ARGV[2])
 else
-  if was == '' and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[7]) then return -1 end
+  if was == '' then
+    local org, own = string.match(ARGV[5], '^%d;([^;]*);'), 0
+    for _, row in ipairs(redis.call('HVALS', KEYS[2])) do
+      if string.match(row, '^%d;([^;]*);') == org then own = own + 1 end
+    end
+    if own >= tonumber(ARGV[7]) then return -1 end
+  end
   redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
   redis.call('ZADD', KEYS[3], ARGV[6], ARGV[2])
 end
@@ -139,7 +147,7 @@ func (s *Store) Guests(ctx context.Context, id orcid.ID) ([]event.Guest, error) 
 }
 
 // AddGuest writes a row that a person asked for; see SaveGuest. It fails with
-// ErrFull when the user has too many.
+// ErrFull when its organisation has too many for the user.
 func (s *Store) AddGuest(ctx context.Context, g event.Guest, look time.Time) (event.Guest, error) {
 	return s.saveGuest(ctx, s.scripts.guestAdd, g, look)
 }

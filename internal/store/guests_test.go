@@ -118,5 +118,13 @@ func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
 		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "more", Org: "uni-a"}, at); !errors.Is(err, ErrFull) {
 			t.Errorf("one more: %v", err)
 		}
+		// One organisation's do not use up another's.
+		for i := range MaxGuests {
+			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint("b", i), Org: "uni-b"}, at)
+			must(err)
+		}
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "b more", Org: "uni-b"}, at); !errors.Is(err, ErrFull) {
+			t.Errorf("one more of another: %v", err)
+		}
 	})
 }
