@@ -87,19 +87,33 @@ func newLogger(w io.Writer, format string, terminal, journald bool) (*slog.Logge
 	return slog.New(slog.NewTextHandler(w, o)), level
 }
 
+// underJournald reports whether what is written to f goes to journald itself:
+// stream is $JOURNAL_STREAM, the device and inode that systemd connected. Who
+// redirects the output inherits the variable, but gets a plain log.
+func underJournald(f *os.File, stream string) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
 // levelPrefix puts syslog's level in front of every line, so that
 // `journalctl -p` works.
 type levelPrefix struct{ w io.Writer }
 
 // Write implements io.Writer; slog writes one line a call.
 func (l *levelPrefix) Write(line []byte) (int, error) {
-	prefix := "<6>"
-	switch text := string(line[:min(len(line), 64)]); {
-	case strings.Contains(text, "level=ERROR"), strings.Contains(text, `"level":"ERROR"`):
+	// Without a time the level comes first. What is said later may hold anything.
+	prefix, text := "<6>", string(line[:min(len(line), 20)])
+	text = strings.TrimPrefix(strings.TrimPrefix(text, `{"level":"`), "level=")
+	switch {
+	case strings.HasPrefix(text, "ERROR"):
 		prefix = "<3>"
-	case strings.Contains(text, "level=WARN"), strings.Contains(text, `"level":"WARN"`):
+	case strings.HasPrefix(text, "WARN"):
 		prefix = "<4>"
-	case strings.Contains(text, "level=DEBUG"), strings.Contains(text, `"level":"DEBUG"`):
+	case strings.HasPrefix(text, "DEBUG"):
 		prefix = "<7>"
 	}
 	if _, err := l.w.Write(append([]byte(prefix), line...)); err != nil {
@@ -124,7 +138,7 @@ func serve(path string, stderr *os.File, terminal bool) int {
 		fmt.Fprintln(stderr, err)
 		return exitUsage
 	}
-	log, level := newLogger(stderr, c.Log.Format, terminal, os.Getenv("JOURNAL_STREAM") != "")
+	log, level := newLogger(stderr, c.Log.Format, terminal, underJournald(stderr, os.Getenv("JOURNAL_STREAM")))
 	level.Set(c.Log.Level)
 	for _, w := range c.Warnings {
 		log.Warn("configuration", "warning", w.Error())
