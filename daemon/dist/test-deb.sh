@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 deb=$(ls -t dist/dispatchd_*.deb | head -1)
 keep=${ROOT:-}
 root=${ROOT:-$(mktemp -d)}
+[ ! -d "$root" ] || chmod 755 "$root" # it is / to the users in it
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'FAIL: %s\n' "$*" >&2; exit 1; }
 pids=()
