@@ -51,7 +51,9 @@ while (my $c = $s->accept) {
 }
 END
 chmod 755 "$root/usr/local/bin/editor" "$root/usr/local/bin/receive"
-rm -rf "$root/var/lib/redis/dispatchd" # a purge keeps it: another installation's
+# What a run before left there; the purge keeps its Redis.
+chroot "$root" dpkg -P dispatchd >/dev/null 2>&1 || true
+rm -rf "$root/var/lib/redis/dispatchd"
 printf 'APT::Get::Assume-Yes "true";\n' > "$root/etc/apt/apt.conf.d/99test"
 rm -f "$root/usr/sbin/policy-rc.d"
 
