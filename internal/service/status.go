@@ -107,7 +107,7 @@ func (s *Service) Status(ctx context.Context) Status {
 		if st.Spool.Waiting > 0 {
 			st.Problems = append(st.Problems, Problem{
 				What: count(int(st.Spool.Waiting), "ping waits", "pings wait") + " in the spool", Since: st.Spool.Oldest,
-				Cost: "these researchers' changes are told late; nothing is lost", Do: "bring Redis back; the spool drains by itself",
+				Cost: "these researchers' changes are told late; nothing is lost", Do: "bring Redis back, and make data_dir writable if it is not; the spool drains by itself",
 			})
 		}
 	}
