@@ -86,6 +86,9 @@ func channelWord(c service.Channel) string {
 			}
 		}
 	}
+	if c.Failures > 0 { // since the last success
+		return "failing"
+	}
 	return "on"
 }
 

@@ -277,3 +277,17 @@ func TestReloadAndRecover(t *testing.T) {
 	tr.do("", "recover", "--accept-loss")
 	tr.compare("control")
 }
+
+func TestAChannelInOneWord(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]service.Channel{
+		"off":     {Failures: 3},
+		"on":      {Enabled: true},
+		"failing": {Enabled: true, Failures: 3},
+		"PAUSED":  {Enabled: true, Failures: 3, Holds: []service.HoldView{{Hold: event.HoldPause}}},
+	} {
+		if got := channelWord(c); got != want {
+			t.Errorf("%+v: %q, want %q", c, got, want)
+		}
+	}
+}

@@ -160,6 +160,9 @@ func rowOf(v service.View, lately store.Ratio) orgRow {
 		if c.Enabled && row.State.Text == "off" {
 			row.State = look.Badge{Kind: look.OK, Text: "on"}
 		}
+		if c.Enabled && c.Failures > 0 { // since the last success
+			row.State = look.Badge{Kind: look.Warn, Text: "failing"}
+		}
 		for _, h := range c.Holds {
 			if !c.Enabled {
 				continue
