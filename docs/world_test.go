@@ -240,7 +240,8 @@ func (w *world) background(text string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := w.command(context.Background(), w.script(text))
+	// Ended only when what it started has ended: that writes into the directory.
+	cmd := w.command(context.Background(), "trap : TERM\n"+w.script(text)+"\nwait || wait\n")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err
