@@ -3,7 +3,7 @@
 // but Markdown; blocks are told apart by the words behind the fence.
 //
 //	```sh test             run with bash -euo pipefail, in the page's own directory
-//	```sh test exit=1      run; the exit code must be 1
+//	```sh test exit=1      run; its last command must exit with 1
 //	```sh test slow        run; it compiles something, and may take ten minutes
 //	```sh test background  started, and ended with the page; the next block runs
 //	                       when a daemon answers and has its Redis, or the block ended

@@ -17,6 +17,7 @@ func TestTheHarnessSeesMistakes(t *testing.T) {
 		"output of none":   "```text output\nfine\n```",
 		"open quote":       "```sh\necho \"a\n```",
 		"replace no arrow": "<!-- replace a -->",
+		"exit too early":   "```sh test exit=1\ntrue\nfalse\nfalse\n```",
 	} {
 		p, err := parse(name, bad)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,7 +195,7 @@ func (w *world) script(text string) string {
 	if len(w.replace) > 0 {
 		text = strings.NewReplacer(w.replace...).Replace(text)
 	}
-	return "[ ! -f .exported ] || . ./.exported\n" +
+	return "[ ! -f .exported ] || . ./.exported; rm -f .failed; trap 'echo $LINENO > .failed' ERR\n" +
 		"trap 'code=$?; export -p > \"$PAGE_DIR/.exported\"; exit $code' EXIT\n" + text
 }
 
@@ -227,6 +228,25 @@ func (w *world) run(text string, exit int, patience time.Duration) error {
 	}
 	if code != exit {
 		return fmt.Errorf("exit code %d, want %d; it printed:\n%s", code, exit, out)
+	}
+	if failed, err := os.ReadFile(filepath.Join(w.dir, ".failed")); exit != 0 && err == nil {
+		return onlyLast(text, strings.TrimSpace(string(failed)), out)
+	}
+	return nil
+}
+
+// onlyLast finds that another command than a block's last one failed, whose exit
+// code was taken for the expected one. The first of a script's lines is number 3.
+func onlyLast(text, failed string, out []byte) error {
+	number, err := strconv.Atoi(failed)
+	if err != nil {
+		return fmt.Errorf("read which line failed: %w", err)
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i := max(number-3, 0); i < len(lines)-1; i++ {
+		if !strings.HasSuffix(lines[i], "\\") {
+			return fmt.Errorf("line %d of the block failed, not the last one; it printed:\n%s", number-2, out)
+		}
 	}
 	return nil
 }
