@@ -222,6 +222,8 @@ func (s *System) countMail(organisation string) {
 	ctx, cancel := context.WithTimeout(s.io, callTimeout)
 	defer cancel()
 	if err := s.opt.Mail.CountMail(ctx, organisation, s.now()); err != nil && s.io.Err() == nil {
-		s.log.Warn("a mail could not be counted for email.max_per_hour", "org", organisation, "err", err)
+		if kept, write := s.uncounted.say(s.now()); write {
+			s.log.Warn("a mail could not be counted for email.max_per_hour", "org", organisation, "err", err, "more", kept)
+		}
 	}
 }

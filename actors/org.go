@@ -313,7 +313,9 @@ func (a *orgActor) breakerLoaded(m breakerLoaded) {
 // failed waits a while before the channel is tried again.
 func (a *orgActor) failed(ch *channel, err error) {
 	if ch.failures == 0 && a.ctx.Err() == nil {
-		a.sys.log.Warn("an organisation's slots cannot be claimed; trying again", "org", a.key, "channel", string(ch.key.Channel), "err", err)
+		if kept, write := a.sys.unclaimed.say(a.sys.now()); write {
+			a.sys.log.Warn("an organisation's slots cannot be claimed; trying again", "org", a.key, "channel", string(ch.key.Channel), "err", err, "more", kept)
+		}
 	}
 	ch.failures++
 	ch.due = a.sys.now().Add(backoff(claimBackoff, maxBackoff, ch.failures))

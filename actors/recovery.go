@@ -167,7 +167,7 @@ func (r *recovery) readyFound(m readyFound) {
 		return
 	}
 	if r.failures > 0 {
-		r.sys.log.Info("due deliveries are looked for again", "failures", r.failures)
+		r.sys.log.Info("due deliveries are looked for again", "failures", r.failures, "more_unclaimed", r.sys.unclaimed.over(), "more_uncounted", r.sys.uncounted.over())
 		r.failures = 0
 	}
 	for _, key := range m.keys {
@@ -241,6 +241,9 @@ func (r *recovery) usersFound(m usersFound) {
 		r.feedFails++
 		r.armFeed(backoff(scanBackoff, maxBackoff, r.feedFails))
 		return
+	}
+	if r.feedFails > 0 {
+		r.sys.log.Info("users with work are looked for again", "failures", r.feedFails)
 	}
 	r.feedFails = 0
 	for _, id := range m.ids {

@@ -45,13 +45,14 @@ type System struct {
 	credentials, recovery atomic.Pointer[actor.PID]
 	spawned, gone         chan struct{}
 
-	room     *room
-	flights  flights
-	inAir    sync.Map // of inAir: attempts of this process that are not noted yet
-	requests meter
-	board    board
-	limits   atomic.Pointer[Limits]
-	creds    atomic.Pointer[map[string]Credential]
+	room                 *room
+	flights              flights
+	inAir                sync.Map // of inAir: attempts of this process that are not noted yet
+	requests             meter
+	board                board
+	unclaimed, uncounted seldom // lines about claims and mails
+	limits               atomic.Pointer[Limits]
+	creds                atomic.Pointer[map[string]Credential]
 
 	paused    atomic.Bool
 	stopping  atomic.Bool

@@ -134,7 +134,7 @@ func (r *Reader) Run(ctx context.Context) {
 func (r *Reader) runLane(ctx context.Context, lane int) {
 	l := newLane(lane)
 	wait := time.Duration(0)
-	failing := false
+	failures := 0
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -142,7 +142,7 @@ func (r *Reader) runLane(ctx context.Context, lane int) {
 		case <-ctx.Done():
 			return
 		case <-r.wake[lane]:
-			if failing { // news do not make a Redis that is away come back sooner
+			if failures > 0 { // news do not make a Redis that is away come back sooner
 				select {
 				case <-ctx.Done():
 					return
@@ -156,18 +156,18 @@ func (r *Reader) runLane(ctx context.Context, lane int) {
 		case err != nil && ctx.Err() != nil:
 			return
 		case err != nil:
-			if !failing {
+			if failures == 0 {
 				r.log.Warn("fan-out waits", "lane", lane, "err", err)
 			}
-			failing = true
+			failures++
 			r.metrics.errors.Inc()
 			wait = min(max(2*wait, 50*time.Millisecond), 2*time.Second)
 			l = newLane(lane)
 		default:
-			if failing {
-				r.log.Info("fan-out goes on", "lane", lane)
+			if failures > 0 {
+				r.log.Info("fan-out goes on", "lane", lane, "failures", failures)
 			}
-			failing = false
+			failures = 0
 			wait = r.o.Poll
 			if more {
 				wait = 0

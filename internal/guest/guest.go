@@ -119,17 +119,23 @@ func New(o Options) (*Keeper, error) {
 func (k *Keeper) Run(ctx context.Context) {
 	tick := time.NewTicker(k.o.Tick)
 	defer tick.Stop()
-	said := ""
+	said, failures := "", 0
 	for {
 		err := k.runOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			said = ""
-		case said != err.Error():
-			said = err.Error()
-			k.log.Warn("callbacks of organisations wait", "err", err)
+			if failures > 0 {
+				k.log.Info("callbacks of organisations go on", "failures", failures)
+			}
+			said, failures = "", 0
+		default:
+			failures++
+			if said != err.Error() {
+				said = err.Error()
+				k.log.Warn("callbacks of organisations wait", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -224,7 +224,7 @@ func (w *Watcher) try(ctx context.Context, what string, start func(func()), f fu
 		case ctx.Err() != nil:
 		case err == nil:
 			if t.failures > 0 {
-				w.log.Info("goes on", "doing", what)
+				w.log.Info("goes on", "doing", what, "failures", t.failures)
 			}
 			t.failures, t.notUntil, t.last = 0, time.Time{}, nil
 		default:

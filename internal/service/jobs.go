@@ -168,7 +168,17 @@ func (s *Service) nextJobs() {
 // runJob repeats a job's steps until it is done, fails for good, or ctx ends. A
 // job that is to go on later does so within life.
 func (s *Service) runJob(ctx, life context.Context, j store.Job) {
-	wait := 250 * time.Millisecond
+	wait, waited := 250*time.Millisecond, 0
+	waits := func(words string, err error) { // said once, then counted
+		if waited++; waited == 1 {
+			s.log.Warn(words, "job", j.ID, "err", err)
+		}
+	}
+	defer func() {
+		if waited > 0 && ctx.Err() == nil {
+			s.log.Info("a job that waited went on", "job", j.ID, "failures", waited)
+		}
+	}()
 	for {
 		err := s.stepJob(ctx, &j)
 		if ctx.Err() != nil {
@@ -189,7 +199,7 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 			s.jobLater(life, j, later.wait)
 			return
 		case errors.As(err, &own) && own.Code == CodeUnavailable || errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrForgot):
-			s.log.Warn("a job waits for redis", "job", j.ID, "err", err)
+			waits("a job waits for redis", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -203,7 +213,7 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 		}
 		j.Updated = s.o.Store.Now()
 		for err := s.noteEnd(ctx, j); err != nil; err = s.noteEnd(ctx, j) {
-			s.log.Warn("a finished job cannot be noted yet", "job", j.ID, "err", err)
+			waits("a finished job cannot be noted yet", err)
 			select {
 			case <-ctx.Done():
 				return // it runs again
