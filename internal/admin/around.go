@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -133,7 +135,15 @@ func by(r *http.Request) service.By { return service.By{Who: "admin", From: from
 // promLog gives promhttp's complaints to our log.
 type promLog struct{ log *slog.Logger }
 
-// Println implements promhttp.Logger.
+// Println implements promhttp.Logger. Who asks for metrics and hangs up is no
+// trouble of ours, and promhttp says it for each family.
 func (l promLog) Println(v ...any) {
-	l.log.Warn("metrics are incomplete", "err", strings.TrimSpace(fmt.Sprintln(v...)))
+	level := slog.LevelWarn
+	for _, arg := range v {
+		var op *net.OpError
+		if err, ok := arg.(error); ok && errors.As(err, &op) {
+			level = slog.LevelDebug
+		}
+	}
+	l.log.Log(context.Background(), level, "metrics are incomplete", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
