@@ -75,7 +75,7 @@ func TestOnlyWhatLeadsToJournaldIsUnderJournald(t *testing.T) {
 		}
 		t.Cleanup(func() { f.Close() })
 		var st syscall.Stat_t
-		if err := syscall.Fstat(int(f.Fd()), &st); err != nil { //nolint:gosec // a descriptor
+		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
 			t.Fatal(err)
 		}
 		return f, fmt.Sprintf("%d:%d", st.Dev, st.Ino)
@@ -107,8 +107,8 @@ func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	}
 	// said reports whether a line of this level comes out.
 	said := func(l slog.Level, mark string) bool {
-		w.d.app.log.Log(t.Context(), l, mark)
-		return strings.Contains(w.log.String(), "msg="+mark)
+		w.d.app.log.Log(t.Context(), l, "a line", "mark", mark)
+		return strings.Contains(w.log.String(), "mark="+mark)
 	}
 	reload := func(to string) {
 		w.writeConfig("[log]\nlevel = \"" + to + "\"\n")

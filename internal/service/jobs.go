@@ -169,9 +169,9 @@ func (s *Service) nextJobs() {
 // job that is to go on later does so within life.
 func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 	wait, waited := 250*time.Millisecond, 0
-	waits := func(words string, err error) { // said once, then counted
+	waits := func(doing string, err error) { // said once, then counted
 		if waited++; waited == 1 {
-			s.log.Warn(words, "job", j.ID, "err", err)
+			s.log.Warn("a job waits for redis", "job", j.ID, "doing", doing, "err", err)
 		}
 	}
 	defer func() {
@@ -199,7 +199,7 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 			s.jobLater(life, j, later.wait)
 			return
 		case errors.As(err, &own) && own.Code == CodeUnavailable || errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrForgot):
-			waits("a job waits for redis", err)
+			waits("its next step", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -213,7 +213,7 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 		}
 		j.Updated = s.o.Store.Now()
 		for err := s.noteEnd(ctx, j); err != nil; err = s.noteEnd(ctx, j) {
-			waits("a finished job cannot be noted yet", err)
+			waits("noting its end", err)
 			select {
 			case <-ctx.Done():
 				return // it runs again
