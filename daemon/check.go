@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,8 +117,15 @@ func runCheck(ctx context.Context, f cli.CheckFlags) error {
 		return code(exitFail)
 	case len(failed) > 0:
 		return fmt.Errorf("not all is well: %s", strings.Join(failed, ", "))
+	case f.Strict && r.warned():
+		return code(exitWarned) // what was printed says why
 	}
 	return nil
+}
+
+// warned reports whether there is a warning, of the file or of what was asked.
+func (r *report) warned() bool {
+	return len(r.Warnings) > 0 || slices.ContainsFunc(r.Online, func(a asked) bool { return len(a.Warnings) > 0 })
 }
 
 func (r *report) describe(c *config.Config, callbacks *hub.Callbacks) {

@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"dispatchd/config"
+	"dispatchd/internal/cli"
 )
 
 func TestCheckAsJSON(t *testing.T) {
@@ -56,5 +58,33 @@ func TestCheckAsJSON(t *testing.T) {
 	var values map[string]any
 	if err := json.Unmarshal(out.Bytes(), &values); err != nil || values["public_url"] != "https://hub.example" || strings.Contains(out.String(), "s3cret") {
 		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// Warnings fail only a strict check, with a code of their own: a reload is not
+// held up by one.
+func TestAStrictCheckFailsForWarnings(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	good := "public_url = \"https://hub.example\"\ndata_dir = \"" + dir + "\"\n[redis]\nurl = \"embedded\"\n[orcid]\nenvironment = \"sandbox\"\n" +
+		"[orcid.credential.main]\nclient_id = \"APP-1\"\nclient_secret = \"s3cret-of-main\"\n"
+	warns := good + "[listen]\ncallback = \"127.0.0.1:0\"\n"
+	for name, c := range map[string]struct {
+		text          string
+		plain, strict error
+	}{
+		"good":    {good, nil, nil},
+		"warns":   {warns, nil, cli.ExitCode(exitWarned)},
+		"mistake": {warns + "nonsense = 1\n", cli.ExitCode(exitUsage), cli.ExitCode(exitUsage)},
+	} {
+		path := filepath.Join(dir, name+".toml")
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for strict, want := range map[bool]error{false: c.plain, true: c.strict} {
+			if got := runCheck(t.Context(), cli.CheckFlags{File: path, Strict: strict}); !errors.Is(got, want) {
+				t.Errorf("%s, strict %v: %v, want %v", name, strict, got, want)
+			}
+		}
 	}
 }

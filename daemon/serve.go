@@ -22,6 +22,8 @@ const (
 	exitOK    = 0
 	exitFail  = 1 // a failure at run time
 	exitUsage = 2 // bad usage or bad configuration
+
+	exitWarned = 3 // only of `check --strict`: warnings and no mistakes
 )
 
 // listen binds host:port or unix:/path. A socket file that a killed process

@@ -19,6 +19,7 @@ type CheckFlags struct {
 	File   string // the configuration file; never empty
 	Online bool   // also try Redis, SMTP and ORCID
 	JSON   bool   // say it as JSON
+	Strict bool   // warnings fail, with exit code 3
 }
 
 // ConfigShowFlags are the arguments of `dispatchd config show`.
@@ -62,11 +63,12 @@ func (*serveCmd) Run(s *session) error {
 type checkCmd struct {
 	File   string `arg:"" optional:"" help:"The configuration file. Default: --config."`
 	Online bool   `help:"Also try Redis, the mail server and ORCID."`
+	Strict bool   `help:"Exit with code 3 when there are warnings and no mistakes."`
 }
 
 // Run implements the command.
 func (c *checkCmd) Run(s *session) error {
-	f := CheckFlags{File: c.File, Online: c.Online, JSON: s.JSON}
+	f := CheckFlags{File: c.File, Online: c.Online, JSON: s.JSON, Strict: c.Strict}
 	switch {
 	case f.File == "" && s.Config == "":
 		return usage("check needs a configuration file: dispatchd check FILE")

@@ -71,6 +71,11 @@ A failure, or a problem that was found.
 .TP
 .B 2
 Bad usage or a bad configuration; systemd does not start the daemon again.
+.TP
+.B 3
+Only
+.BR "check \-\-strict" :
+there are warnings and no mistakes.
 .SH SEE ALSO
 .BR dispatchd.toml (5),
 .BR redis\-server (1),
