@@ -59,7 +59,8 @@ type userActor struct {
 	step      register.Step
 	stepping  bool            // the save under way is an intent: the step follows
 	recheck   bool            // the save under way ends the pass: see saved
-	answer    *orcid.Answer   // to step, not saved yet
+	answer    *orcid.Answer   // not saved yet
+	answers   register.Step   // the one that answer is to; step may be the next already
 	announced map[string]bool // in this pass
 	asked     ticket          // what waits in phaseWaiting
 	holding   string          // the credential of our request while it or its outcome is under way

@@ -221,6 +221,36 @@ func TestAConflictKeepsBothChanges(t *testing.T) {
 	})
 }
 
+// TestAnAnswerIsNotedOfTheStepThatItAnswers: the save that notes it has the next
+// step's intent in it, too. When that save meets another change, the answer must
+// not be taken for one to the next step, whose row would stay at ORCID.
+func TestAnAnswerIsNotedOfTheStepThatItAnswers(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.orcid.took = 2 * time.Second
+		b.start(deliverFunc(delivered))
+		b.users.change(id(1), func(u *event.User) {
+			u.Registrations = []event.Registration{
+				{Credential: "main", State: event.RegAlive, Epoch: 1, Base: 1},
+				{Credential: "main", State: event.RegAlive, Epoch: 2, Base: 1},
+			}
+		})
+		b.sys.HintUser(id(1), true)
+		sleep(time.Second) // the first request is on its way
+		b.users.change(id(1), func(u *event.User) { u.LastPing = time.Now() })
+		sleep(time.Minute)
+		got := map[int]int{}
+		for _, r := range b.orcid.list() {
+			if r.op != "DELETE" {
+				b.Errorf("%s of epoch %d", r.op, r.epoch)
+			}
+			got[r.epoch]++
+		}
+		if got[1] != 1 || got[2] != 1 || len(b.users.rows(id(1))) != 0 {
+			b.Errorf("DELETEs by epoch %v, rows left %v; want one of each and none", got, b.users.rows(id(1)))
+		}
+	})
+}
+
 func TestSettingsThatChangeDuringThePassAreNotMissed(t *testing.T) {
 	bubble(t, func(b *bundle) {
 		b.start(deliverFunc(delivered))

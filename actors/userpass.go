@@ -74,7 +74,7 @@ func (a *userActor) loaded(m loaded) {
 		if a.answer != nil {
 			// The record changed while the request was on its way: what ORCID
 			// said is noted in what it is now.
-			a.user, _ = register.Settle(a.user, a.step, *a.answer, a.sys.now())
+			a.user, _ = register.Settle(a.user, a.answers, *a.answer, a.sys.now())
 		}
 		a.advance()
 	}
@@ -334,7 +334,7 @@ func (a *userActor) answered(m answered) {
 	}
 	var v register.Verdict
 	a.user, v = register.Settle(a.user, a.step, m.answer, a.sys.now())
-	a.answer = &m.answer
+	a.answer, a.answers = &m.answer, a.step
 	switch {
 	case v.Outcome == register.Refused:
 		a.sys.log.Info("ORCID refuses to register a user", "orcid", a.key, "credential", a.step.Credential, "err", v.Detail)

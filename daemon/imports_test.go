@@ -15,7 +15,7 @@ import (
 // whoever adds one decides where it stands.
 var tiny = []string{
 	"internal/event", "internal/orcid", "internal/org", "internal/secret", "internal/safedial", "internal/callback",
-	"internal/directory", "internal/backoff", "internal/signed",
+	"internal/directory", "internal/signed", "internal/peer",
 }
 
 var below = map[string][]string{
@@ -31,6 +31,7 @@ var below = map[string][]string{
 	"internal/callback":        {},
 	"internal/directory":       {},
 	"internal/signed":          {},
+	"internal/peer":            {},
 	"internal/register":        {},
 	"internal/intake":          {"internal/intake/spool", "internal/hub"},
 	"internal/hub":             {},
