@@ -82,6 +82,23 @@ func (s *server) memory(ctx context.Context) (float64, error) {
 	return i["used_memory"] - i["mem_clients_normal"] - i["mem_aof_buffer"], nil
 }
 
+var errRewriting = errors.New("redis still rewrites its append-only file")
+
+// rewritten waits until Redis is not rewriting its append-only file.
+func (s *server) rewritten(ctx context.Context) error {
+	return poll(ctx, 30*time.Second, 100*time.Millisecond, func() error {
+		text, err := s.rdb.Info(ctx, "persistence").Result()
+		if err != nil {
+			return fmt.Errorf("ask redis what it writes: %w", err)
+		}
+		i := infoNumbers(text)
+		if i["aof_rewrite_in_progress"]+i["aof_rewrite_scheduled"]+i["rdb_bgsave_in_progress"] > 0 {
+			return errRewriting
+		}
+		return nil
+	})
+}
+
 func (s *server) stop() {
 	_ = s.rdb.Close()
 	_ = s.cmd.Process.Kill()
