@@ -229,12 +229,15 @@ func (a *app) setService() error {
 		Store: a.store, Directory: a.directory, Hints: &a.hints, Tester: tester{&a.sender}, Mailer: mailer{&a.mail}, Registrar: a, Callbacks: callbacks{a},
 		CheckCredential: a.checkCredential,
 		CanMail:         func() bool { return a.config.Load().SMTP.Host != "" },
-		PublicURL:       func() string { return a.config.Load().PublicURL },
-		WebURL:          func() string { return a.config.Load().WebURL },
-		Signer:          a.signer,
-		Probe:           service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},
-		Credentials:     func() []string { return credentialNames(a.config.Load()) },
-		Logger:          a.log, Panics: a.metrics.panicked,
+		OwnURLs: func() []string {
+			c := a.config.Load()
+			return []string{c.PublicURL, c.Hub.LegacyBaseURL}
+		},
+		WebURL:      func() string { return a.config.Load().WebURL },
+		Signer:      a.signer,
+		Probe:       service.Probe{Spool: a.spoolState, Actors: a.actorState, Degraded: a.degraded, Wanted: a.wanted},
+		Credentials: func() []string { return credentialNames(a.config.Load()) },
+		Logger:      a.log, Panics: a.metrics.panicked,
 	})
 	if err != nil {
 		return err

@@ -54,13 +54,20 @@ func TestCallbacksOfOnesOwn(t *testing.T) {
 	for callback, why := range map[string]string{
 		"ftp://a.example/x": "must start with", "https://": "host", "https://u:p@a.example/": "user name", "https://a.example/#x": "#fragment",
 		"https://a.example/ä": "percent-encoded", "https://a.example/{x}": "percent-encoded", "https://a.example/a b": "spaces",
-		"https://a.example/" + strings.Repeat("x", 2048): "2048", "https://hub.example/hooks/x": "this hub's own", "nonsense": "must start with",
+		"https://a.example/" + strings.Repeat("x", 2048): "2048", "https://hub.example/hooks/x": "this hub's own", "https://orcidhub.example/services/7/updated": "this hub's own", "nonsense": "must start with",
 	} {
 		res := a.want(415, "-", "PUT", path(josiah, callback), "")
 		var f failureBody
 		if err := json.Unmarshal([]byte(res.body), &f); err != nil || f.Error != "Invalid call-back URL" || !strings.HasPrefix(f.Message, "Invalid call-back URL: ") || !strings.Contains(f.Reason, why) {
 			t.Errorf("%s: %s", callback, res.body)
 		}
+	}
+	// The Hub's callback serves every organisation of the user.
+	hubs := "https://orcidhub.example/services/7/updated"
+	b.rows.Store(josiah+" "+hubs, "main")
+	a.want(415, "-", "DELETE", path(josiah, hubs), "")
+	if _, there := b.rows.Load(josiah + " " + hubs); !there {
+		t.Error("an organisation removed the Hub's callback")
 	}
 	a.want(204, "", "DELETE", path(josiah, ping), "")
 	if _, there := b.rows.Load(row); there {

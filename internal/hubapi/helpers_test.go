@@ -138,7 +138,7 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	b.must(err)
 	b.svc, err = service.New(service.Options{
 		Store: b.store, Directory: dir, Hints: b, Tester: b, Credentials: func() []string { return []string{"main"} },
-		Callbacks: b.keeper, PublicURL: func() string { return "https://hub.example" },
+		Callbacks: b.keeper, OwnURLs: func() []string { return []string{"https://hub.example", "https://orcidhub.example", ""} },
 		Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) },
 	})
 	b.must(err)

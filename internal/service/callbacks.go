@@ -137,8 +137,13 @@ func (s *Service) validCallback(url string) error {
 			return errors.New("has characters that must be percent-encoded in a URL")
 		}
 	}
-	if own := s.o.PublicURL; own != nil && own() != "" && strings.HasPrefix(strings.ToLower(url), strings.ToLower(own())+"/") {
-		return errors.New("is one of this hub's own; PUT /api/v1/{orcid}/webhook without a URL is for these")
+	if s.o.OwnURLs == nil {
+		return nil
+	}
+	for _, own := range s.o.OwnURLs() {
+		if own != "" && strings.HasPrefix(strings.ToLower(url), strings.ToLower(own)+"/") {
+			return errors.New("is one of this hub's own; PUT /api/v1/{orcid}/webhook without a URL is for these")
+		}
 	}
 	return nil
 }

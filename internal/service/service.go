@@ -113,9 +113,9 @@ type Options struct {
 	// Callbacks registers callbacks of organisations' own; nil in tests that
 	// register none.
 	Callbacks Callbacks
-	// PublicURL is where ORCID reaches us: no organisation's callback lies below
-	// it. Default: nowhere.
-	PublicURL func() string
+	// OwnURLs are where ORCID reaches us, and the Hub's callbacks: no organisation's
+	// callback lies below them. Default: nowhere.
+	OwnURLs func() []string
 	// Registrar changes registrations on an operator's word; nil in tests that
 	// change none.
 	Registrar Registrar
