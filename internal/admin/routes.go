@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	operator "dispatchd/internal/admin/page"
+	"dispatchd/internal/look"
 )
 
 // routes joins every path to its handler. What needs the token is decided by
@@ -118,10 +119,7 @@ func guarded(path string) bool {
 // unmatched says in our own words what the mux says in its own: no such path,
 // or no such verb.
 func (s *Server) unmatched(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
-	said := &overheard{header: http.Header{}}
-	mux.ServeHTTP(said, r)
-	if said.status == http.StatusMethodNotAllowed {
-		allow := said.header.Get("Allow")
+	if allow := look.Allow(mux, r); allow != "" {
 		w.Header().Set("Allow", allow)
 		s.answer(w, r, &failure{
 			status: http.StatusMethodNotAllowed, code: "method_not_allowed",
@@ -131,15 +129,3 @@ func (s *Server) unmatched(w http.ResponseWriter, r *http.Request, mux *http.Ser
 	}
 	s.answer(w, r, &failure{status: http.StatusNotFound, code: "not_found", detail: "There is nothing at this path."})
 }
-
-// overheard is a ResponseWriter that keeps the header and the status only.
-type overheard struct {
-	header http.Header
-	status int
-}
-
-func (o *overheard) Header() http.Header { return o.header }
-
-func (o *overheard) WriteHeader(status int) { o.status = status }
-
-func (o *overheard) Write(b []byte) (int, error) { return len(b), nil }

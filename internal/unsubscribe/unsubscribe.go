@@ -75,15 +75,28 @@ func (p *Pages) Handler() http.Handler {
 		sub, err := p.o.Service.Unsubscribe(r.Context(), peer.Of(r), r.PathValue("token"))
 		p.answer(w, sub, err, true)
 	})
-	mux.HandleFunc("/u/", func(w http.ResponseWriter, _ *http.Request) {
-		p.sorry(w, http.StatusNotFound, "There is no such page", "The address may be mistyped or out of date.")
-	})
 	// A mail program sends no Origin and passes; another site's page does not.
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p.sorry(w, http.StatusForbidden, "This did not come from our own page", "Nothing was changed. Open the link in the mail once more.")
 	}))
-	return look.Secure(origin.Handler(mux))
+	return look.Secure(origin.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern == "" {
+			p.unmatched(w, look.Allow(mux, r))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})))
+}
+
+// unmatched says that there is no such page, or that it takes other methods.
+func (p *Pages) unmatched(w http.ResponseWriter, allow string) {
+	if allow != "" {
+		w.Header().Set("Allow", allow)
+		p.sorry(w, http.StatusMethodNotAllowed, "This address does not work like that", "Open the link in the mail once more.")
+		return
+	}
+	p.sorry(w, http.StatusNotFound, "There is no such page", "The address may be mistyped or out of date.")
 }
 
 func (p *Pages) answer(w http.ResponseWriter, sub service.Subscription, err error, post bool) {

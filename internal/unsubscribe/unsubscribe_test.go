@@ -253,3 +253,15 @@ func TestLinksThatDoNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAWrongMethodIsNoMissingPage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	link := w.link("uni-a")
+	if status, body := w.ask(http.MethodPut, link, nil); status != http.StatusMethodNotAllowed || !strings.Contains(body, "Open the link in the mail once more") {
+		t.Errorf("PUT: %d\n%s", status, body)
+	}
+	if status, _ := w.ask(http.MethodGet, w.srv.URL+"/u/nothing", nil); status != http.StatusNotFound {
+		t.Errorf("a path that is not there: %d", status)
+	}
+}

@@ -28,18 +28,31 @@ type handler func(r *http.Request) (reply, error)
 type apology struct {
 	status   int
 	what, do string
+	allow    string // the methods that would do; empty: no matter of methods
 }
 
 // Error implements error.
 func (a *apology) Error() string { return a.what }
 
 var (
-	errNoPage  = &apology{http.StatusNotFound, "There is no such page", "The address may be mistyped or out of date."}
+	errNoPage  = &apology{status: http.StatusNotFound, what: "There is no such page", do: "The address may be mistyped or out of date."}
 	errForeign = &apology{
-		http.StatusForbidden, "This did not come from our own page",
-		"Another site, or a very old browser, sent this form. Nothing was changed. Open the page here and try again.",
+		status: http.StatusForbidden, what: "This did not come from our own page",
+		do: "Another site, or a very old browser, sent this form. Nothing was changed. Open the page here and try again.",
 	}
 )
+
+// unmatched is for a request that no page takes: there is none, or it is asked
+// in another way than with the methods of allow.
+func unmatched(allow string) *apology {
+	if allow == "" {
+		return errNoPage
+	}
+	return &apology{
+		status: http.StatusMethodNotAllowed, what: "This address does not work like that",
+		do: "Begin at the first page and use the links and buttons there.", allow: allow,
+	}
+}
 
 // maxForm bounds every form but an upload.
 const maxForm = 64 << 10
@@ -57,7 +70,7 @@ func (p *Pages) answer(h handler) http.HandlerFunc {
 		} else if r.Method == http.MethodPost {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 			if err := r.ParseForm(); err != nil {
-				p.sorry(w, r, &apology{http.StatusBadRequest, "The form could not be read", "Go back and try again."})
+				p.sorry(w, r, &apology{status: http.StatusBadRequest, what: "The form could not be read", do: "Go back and try again."})
 				return
 			}
 		}
@@ -96,6 +109,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, name st
 
 // sorry sends the page that says what went wrong and what to do.
 func (p *Pages) sorry(w http.ResponseWriter, r *http.Request, a *apology) {
+	if a.allow != "" {
+		w.Header().Set("Allow", a.allow)
+	}
 	p.show(w, r, a.status, "sorry", look.Page{Title: a.what, Data: a.do})
 }
 
@@ -108,37 +124,37 @@ func (p *Pages) apologise(r *http.Request, err error) *apology {
 	case errors.As(err, &a):
 		return a
 	case errors.Is(err, service.ErrNotSignedIn):
-		return &apology{http.StatusUnauthorized, "You are signed out", "Nothing was changed. Sign in again, then repeat what you did."}
+		return &apology{status: http.StatusUnauthorized, what: "You are signed out", do: "Nothing was changed. Sign in again, then repeat what you did."}
 	case errors.As(err, &e):
 		what := strings.TrimSuffix(e.What, ".")
 		switch e.Code {
 		case service.CodeNotFound:
-			return &apology{http.StatusNotFound, what, e.Do}
+			return &apology{status: http.StatusNotFound, what: what, do: e.Do}
 		case service.CodeGone:
-			return &apology{http.StatusGone, what, e.Do}
+			return &apology{status: http.StatusGone, what: what, do: e.Do}
 		case service.CodeRateLimited:
-			return &apology{http.StatusTooManyRequests, what, e.Do}
+			return &apology{status: http.StatusTooManyRequests, what: what, do: e.Do}
 		case service.CodeInvalid:
 			for _, problem := range e.Problems {
 				e.Do += " " + sentence(problem.Why)
 			}
-			return &apology{http.StatusBadRequest, what, strings.TrimSpace(e.Do)}
+			return &apology{status: http.StatusBadRequest, what: what, do: strings.TrimSpace(e.Do)}
 		case service.CodeReadOnly, service.CodeConflict:
-			return &apology{http.StatusConflict, what, e.Do}
+			return &apology{status: http.StatusConflict, what: what, do: e.Do}
 		case service.CodeUnavailable, service.CodeForgot:
 			p.log.Warn("a page failed", "path", firstPart(r), "err", err)
 			return &apology{
-				http.StatusServiceUnavailable, "This does not work right now",
-				"The service's memory does not answer, so the change may not have been made. Try again in a minute; everything can be repeated safely.",
+				status: http.StatusServiceUnavailable, what: "This does not work right now",
+				do: "The service's memory does not answer, so the change may not have been made. Try again in a minute; everything can be repeated safely.",
 			}
 		case service.CodeInternal:
 		}
 	case errors.Is(err, context.Canceled):
-		return &apology{http.StatusServiceUnavailable, "The request was cut off", "Try again; everything can be repeated safely."}
+		return &apology{status: http.StatusServiceUnavailable, what: "The request was cut off", do: "Try again; everything can be repeated safely."}
 	}
 	id := secret.NewKey(9).Reveal()
 	p.log.Error("a page failed", "id", id, "path", firstPart(r), "err", err)
-	return &apology{http.StatusInternalServerError, "Something went wrong on our side", "Tell the operator of this service this number: " + id + "."}
+	return &apology{status: http.StatusInternalServerError, what: "Something went wrong on our side", do: "Tell the operator of this service this number: " + id + "."}
 }
 
 // firstPart is a path without what may be secret in it.

@@ -274,3 +274,34 @@ func TestPagesWithoutSigningIn(t *testing.T) {
 		t.Errorf("over TLS: %+v", k)
 	}
 }
+
+// TestAWrongMethodIsNoMissingPage: a program that asks in the wrong way hears
+// that, and how to ask.
+func TestAWrongMethodIsNoMissingPage(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@a.example")
+	c := w.signedInTo("uni-a")
+	for _, x := range []struct{ method, path, allow string }{
+		{http.MethodPost, "/", "GET, HEAD"},
+		{http.MethodPut, "/sign-in", "GET, HEAD, POST"},
+		{http.MethodGet, "/sign-out", "POST"},
+		{http.MethodDelete, "/settings/webhook", "GET, HEAD, POST"},
+		{http.MethodGet, "/state/replay", "POST"},
+		{http.MethodPatch, "/users/0000-0002-1825-0097/remove", "GET, HEAD, POST"},
+		{http.MethodPost, "/look/look.css", "GET, HEAD"},
+		{http.MethodPost, "/nothing", ""},
+		{http.MethodGet, "/users/0000-0002-1825-0097", ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), x.method, w.url+x.path, nil)
+		w.must(err)
+		a := c.send(req)
+		want, says := http.StatusMethodNotAllowed, "This address does not work like that"
+		if x.allow == "" {
+			want, says = http.StatusNotFound, "There is no such page"
+		}
+		if a.wants(t, want, says); a.Header.Get("Allow") != x.allow {
+			t.Errorf("%s %s allows %q, want %q", x.method, x.path, a.Header.Get("Allow"), x.allow)
+		}
+	}
+}

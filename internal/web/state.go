@@ -249,7 +249,7 @@ func (d *stateData) draw(day [store.DayHours]store.Hour) {
 func chosenChannel(v visit) (event.Channel, error) {
 	ch := event.Channel(v.PostForm.Get("channel"))
 	if !slices.Contains(event.Channels[:], ch) {
-		return "", &apology{http.StatusBadRequest, "The form was not complete", "Go back and try again."}
+		return "", &apology{status: http.StatusBadRequest, what: "The form was not complete", do: "Go back and try again."}
 	}
 	return ch, nil
 }
@@ -282,13 +282,13 @@ func (p *Pages) replay(v visit) (reply, error) {
 	if text := v.PostForm.Get("orcid"); text != "" {
 		id, err := orcid.Parse(text)
 		if err != nil {
-			return reply{}, &apology{http.StatusBadRequest, "This is not an ORCID iD", sentence(err.Error())}
+			return reply{}, &apology{status: http.StatusBadRequest, what: "This is not an ORCID iD", do: sentence(err.Error())}
 		}
 		sel.ORCID = id
 	}
 	_, err := p.o.Service.Replay(v.Context(), v.by, v.Org, sel)
 	if errors.Is(err, store.ErrDisabled) {
-		return reply{}, &apology{http.StatusConflict, "Nothing is enabled", "Enable the webhook or e-mail first; until then nothing can be delivered."}
+		return reply{}, &apology{status: http.StatusConflict, what: "Nothing is enabled", do: "Enable the webhook or e-mail first; until then nothing can be delivered."}
 	}
 	if err != nil {
 		return reply{}, err

@@ -192,9 +192,9 @@ func (p *Pages) upload(v visit) (reply, error) {
 func cutOff(err error) error {
 	var big *http.MaxBytesError
 	if errors.As(err, &big) {
-		return &apology{http.StatusRequestEntityTooLarge, "The file is too large", "Split it into several; what was read so far is imported."}
+		return &apology{status: http.StatusRequestEntityTooLarge, what: "The file is too large", do: "Split it into several; what was read so far is imported."}
 	}
-	return &apology{http.StatusBadRequest, "The file did not arrive whole", "Try again; what was imported already does no harm."}
+	return &apology{status: http.StatusBadRequest, what: "The file did not arrive whole", do: "Try again; what was imported already does no harm."}
 }
 
 func (p *Pages) importList(v visit, list *multipart.Part, announce bool) (reply, error) {

@@ -72,7 +72,7 @@ func New(o Options) (*Pages, error) {
 // Handler returns all paths of the pages, the assets among them.
 func (p *Pages) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(look.AssetPath, look.Assets())
+	mux.Handle("GET "+look.AssetPath, look.Assets())
 	open := func(pattern string, h handler) { mux.HandleFunc(pattern, p.answer(h)) }
 	mine := func(pattern string, h visited) { mux.HandleFunc(pattern, p.answer(p.signedIn(h))) }
 
@@ -102,9 +102,13 @@ func (p *Pages) Handler() http.Handler {
 	mine("GET /users/{orcid}/remove", p.removePage)
 	mine("POST /users/{orcid}/remove", p.removeUser)
 
-	open("/", func(*http.Request) (reply, error) { return reply{}, errNoPage })
-
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(p.answer(func(*http.Request) (reply, error) { return reply{}, errForeign }))
-	return look.Secure(origin.Handler(mux))
+	return look.Secure(origin.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern == "" {
+			p.sorry(w, r, unmatched(look.Allow(mux, r)))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})))
 }

@@ -101,9 +101,16 @@ func (p *Page) routes() {
 	} {
 		p.mux.HandleFunc(pattern, p.signedIn(v))
 	}
-	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		p.sorry(w, r, http.StatusNotFound, "There is no such page.", "")
-	})
+}
+
+// unmatched says that there is no such page, or that it takes other methods.
+func (p *Page) unmatched(w http.ResponseWriter, r *http.Request) {
+	if allow := look.Allow(p.mux, r); allow != "" {
+		w.Header().Set("Allow", allow)
+		p.sorry(w, r, http.StatusMethodNotAllowed, "This address does not work like that.", "Begin at the overview and use the links and buttons there.")
+		return
+	}
+	p.sorry(w, r, http.StatusNotFound, "There is no such page.", "")
 }
 
 // Serves reports whether a path of the admin listener is one of the page's.
@@ -126,6 +133,10 @@ func (p *Page) Handler() http.Handler {
 		}
 		if r.Method == http.MethodPost {
 			r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		}
+		if _, pattern := p.mux.Handler(r); pattern == "" {
+			p.unmatched(w, r)
+			return
 		}
 		p.mux.ServeHTTP(w, r)
 	}))

@@ -463,3 +463,18 @@ func BenchmarkFiveHundredOrganisations(b *testing.B) {
 		}
 	}
 }
+
+func TestAWrongMethodIsNoMissingPage(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.client()
+	for path, allow := range map[string]string{"/sign-out": "POST", "/organisations/uni-a/pause": "POST", "/organisations/uni-a/b/c": ""} {
+		want := http.StatusMethodNotAllowed
+		if allow == "" {
+			want = http.StatusNotFound
+		}
+		if res, _ := b.do(c, http.MethodGet, path, nil); res.StatusCode != want || res.Header.Get("Allow") != allow {
+			t.Errorf("%s: %d, allows %q; want %d, %q", path, res.StatusCode, res.Header.Get("Allow"), want, allow)
+		}
+	}
+}
