@@ -21,12 +21,14 @@ const (
 	linkLife    = 15 * time.Minute
 	sessionLife = 12 * time.Hour
 
-	// Within linkWindow one client, one address and everybody together may ask
-	// for so many links, whether there is such a contact or not.
-	linkWindow     = time.Hour
+	// Within linkWindow one client may ask for so many links, so many are mailed
+	// to one address, and for so many is noted that somebody asked. The window is
+	// no longer than a link works: whoever uses up somebody else's mails leaves
+	// links that work in her mailbox, so that nobody can be kept from signing in.
+	linkWindow     = linkLife
 	linksByClient  = 20
-	linksByAddress = 5
-	linksByAll     = 2000
+	linksByAddress = 3
+	linksByAll     = 500
 
 	purposeSignIn = "sign-in"
 	signInPath    = "/sign-in/"
@@ -70,20 +72,30 @@ type storedSession struct {
 }
 
 // AskLink mails a sign-in link to an address if it is a technical contact's.
-// Whether it is shows nowhere: the answer is made before anybody looks.
+// Whether it is shows nowhere: the answer is made before anybody looks, or is
+// the same.
 func (s *Service) AskLink(ctx context.Context, by By, address string) error {
 	address = strings.TrimSpace(address)
 	if a, err := mail.ParseAddress(address); err != nil || a.Address != address || len(address) > maxPerson {
 		return invalid("This is not an e-mail address.", errors.New("write it like name@university.example"))
 	}
 	address = strings.ToLower(address)
-	for _, limit := range []struct {
-		what string
-		most int64
-	}{{"links by " + by.From, linksByClient}, {"links to " + address, linksByAddress}, {"links", linksByAll}} {
-		if err := s.limit(ctx, limit.what, linkWindow, limit.most); err != nil {
-			return err
-		}
+	if err := s.limit(ctx, "links by "+by.From, linkWindow, linksByClient); err != nil {
+		return err
+	}
+	switch all, err := s.o.Store.Count(ctx, "links", linkWindow); {
+	case err != nil:
+		return Explain("count a try", err)
+	case all > linksByAll && len(s.contactOf(address)) == 0:
+		return nil // a flood fills no memory, and keeps no contact out
+	}
+	// The answer is the same when it gets no further mail: a stranger must not
+	// learn from it that somebody else asked.
+	switch mailed, err := s.o.Store.Count(ctx, "links to "+address, linkWindow); {
+	case err != nil:
+		return Explain("count a try", err)
+	case mailed > linksByAddress:
+		return nil
 	}
 	j := newJob(jobLink, "", s.o.Store.Now())
 	j.Args = map[string]string{"to": address}

@@ -107,7 +107,7 @@ func (p *Pages) ask(r *http.Request) (reply, error) {
 		case service.CodeInvalid:
 			return p.askReply(http.StatusBadRequest, askData{Address: address, Problem: "Enter an e-mail address, like name@university.example."}), nil
 		case service.CodeRateLimited:
-			return p.askReply(http.StatusTooManyRequests, askData{Address: address, Problem: "Too many links were asked for. Use the latest one you got, or try again in an hour."}), nil
+			return p.askReply(http.StatusTooManyRequests, askData{Address: address, Problem: "Too many links were asked for from where you are. Use the latest one you got, or try again in a quarter of an hour."}), nil
 		}
 	}
 	if err != nil {
