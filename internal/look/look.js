@@ -11,7 +11,12 @@
         const next = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const old of document.querySelectorAll("[data-live]")) {
           const fresh = next.getElementById(old.id);
-          if (fresh && !old.contains(document.activeElement)) old.replaceWith(document.adoptNode(fresh));
+          if (!fresh || old.contains(document.activeElement)) continue;
+          for (const open of old.querySelectorAll("details[open][id]")) {
+            const same = fresh.querySelector("#" + open.id);
+            if (same) same.open = true;
+          }
+          old.replaceWith(document.adoptNode(fresh));
         }
         document.body.dataset.refresh = next.body.dataset.refresh || "0";
       }

@@ -136,7 +136,7 @@ func (p *Pages) apologise(r *http.Request, err error) *apology {
 			return &apology{status: http.StatusTooManyRequests, what: what, do: e.Do}
 		case service.CodeInvalid:
 			for _, problem := range e.Problems {
-				e.Do += " " + sentence(problem.Why)
+				e.Do += " " + sentence(plainly(problem.Why))
 			}
 			return &apology{status: http.StatusBadRequest, what: what, do: strings.TrimSpace(e.Do)}
 		case service.CodeReadOnly, service.CodeConflict:

@@ -224,7 +224,8 @@ func TestTestEventShowsTheRealAnswer(t *testing.T) {
 	if strings.Contains(a.body, "<script>") || strings.Contains(a.body, "<img") {
 		t.Errorf("the receiver wrote into our page\n%s", a.body)
 	}
-	c.post("/settings/webhook/test", nil).wants(t, http.StatusTooManyRequests, "A test event was sent a moment ago")
+	c.post("/settings/webhook/test", nil).wants(t, http.StatusTooManyRequests, "A test event was sent a moment ago",
+		`href="/settings/webhook" aria-current="page"`, `href="/state"`, "Sign out")
 }
 
 func TestOfTheFileIsReadOnly(t *testing.T) {
@@ -328,6 +329,27 @@ func TestStateShowsWhatIsWrong(t *testing.T) {
 	c.get("/state").wants(t, http.StatusOK, "stopped", "The receiver answered 410.", "Resume")
 }
 
+// TestLongListsAreFolded: on a phone a row is a block of lines.
+func TestLongListsAreFolded(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@a.example")
+	w.enable("uni-a")
+	c := w.signedInTo("uni-a")
+	u := w.people("uni-a", 210_000_000, unfolded+3)
+	for i, id := range u {
+		w.attempt("uni-a", id, event.Dead, 500, "the receiver failed", "")
+		a := c.get("/state").wants(t, http.StatusOK)
+		if n := strings.Count(a.body, "<details id="); (n > 0) != (i >= unfolded) {
+			t.Fatalf("%d rows: %d lists are folded", i+1, n)
+		}
+	}
+	a := c.get("/state").wants(t, http.StatusOK, `<details id="more-dead"><summary>Show 3 more</summary>`, `<details id="more-attempts"><summary>Show 3 more</summary>`)
+	if strings.Contains(a.body, "And ") || strings.Count(a.body, `name="orcid"`) != len(u) {
+		t.Errorf("rows are missing\n%s", a.body)
+	}
+}
+
 func (c *client) upload(list string, announce bool) answer {
 	c.w.Helper()
 	var b bytes.Buffer
@@ -369,8 +391,12 @@ func TestUsers(t *testing.T) {
 	if strings.Contains(a.body, "<script>") {
 		t.Error("a line became HTML")
 	}
-	c.upload("", false).wants(t, http.StatusBadRequest, "The list is empty")
-	c.upload("surname\nx\n", false).wants(t, http.StatusBadRequest, "could not be read", "&#34;surname&#34;")
+	for list, says := range map[string]string{"": "The list is empty", "surname\nx\n": "&#34;surname&#34;"} {
+		a := c.upload(list, false).wants(t, http.StatusBadRequest, "<h1>The list was not imported</h1>", says, "To the users")
+		if strings.Contains(a.body, "Known before") || strings.Contains(a.body, "to its end") {
+			t.Errorf("a list that was refused has a report\n%s", a.body)
+		}
+	}
 	c.post("/users/upload", nil).wants(t, http.StatusBadRequest, "Choose a file first")
 	c.get("/users/0000-0002-1825-0097/remove").wants(t, http.StatusOK, "Remove", "0000-0002-1825-0097")
 	c.post("/users/0000-0002-1825-0097/remove", nil).wants(t, http.StatusSeeOther, "done=removed")
@@ -477,6 +503,11 @@ func TestAFurtherChannelIsNamed(t *testing.T) {
 		body := rec.Body.String()
 		if !strings.Contains(body, c.says) || (c.says == "") == strings.Contains(body, "also told by") {
 			t.Errorf("%+v:\n%s", c, body)
+		}
+		// Who is told in another way need not be told by the form's.
+		neither := settingsForm{Events: []event.Type{event.Created}}
+		if problems := neither.gaps(slices.Concat(usual[:1], c.more)); (len(problems) == 0) != (c.says != "") {
+			t.Errorf("%+v: a form without both has the problems %v", c, problems)
 		}
 	}
 	for ch, want := range map[event.Channel]string{event.Webhook: "Webhook", event.Email: "E-mail", "chat": "chat"} {

@@ -13,7 +13,8 @@ import (
 	"dispatchd/internal/service"
 )
 
-// page fills in what every page of somebody signed in has.
+// page fills in what every page of somebody signed in has; here is its address,
+// or one below it.
 func (p *Pages) page(v visit, title, here string) look.Page {
 	menu := []look.Item{
 		{Text: "Settings", Sub: []look.Item{
@@ -23,10 +24,11 @@ func (p *Pages) page(v visit, title, here string) look.Page {
 		{Text: "State", Href: "/state"},
 		{Text: "Users", Href: "/users"},
 	}
+	at := func(i look.Item) bool { return i.Href != "" && (here == i.Href || strings.HasPrefix(here, i.Href+"/")) }
 	for i := range menu {
-		menu[i].Here = menu[i].Href == here
+		menu[i].Here = at(menu[i])
 		for j := range menu[i].Sub {
-			menu[i].Sub[j].Here = menu[i].Sub[j].Href == here
+			menu[i].Sub[j].Here = at(menu[i].Sub[j])
 			menu[i].Here = menu[i].Here || menu[i].Sub[j].Here
 		}
 	}
@@ -68,6 +70,19 @@ type settingsForm struct {
 	Enabled, Append, DropKey, EMail bool
 	CC, Monthly                     bool
 	Events                          []event.Type
+}
+
+// gaps are what a form leaves out, of an organisation with these channels.
+func (f settingsForm) gaps(channels []service.Channel) (problems []fieldProblem) {
+	if f.URL == "" && !f.EMail && len(further(channels)) == 0 {
+		problems = append(problems, fieldProblem{"webhook_url", "Provide a handler URL or enable email notifications"})
+	} else if f.URL == "" && f.Enabled {
+		problems = append(problems, fieldProblem{"webhook_url", "Enter the URL of the webhook, or untick Enabled"})
+	}
+	if len(f.Events) == 0 {
+		problems = append(problems, fieldProblem{"events", "Tick at least one event; to be told of nothing untick Enabled"})
+	}
+	return problems
 }
 
 // eventChoice is one tick-box of the event types.
@@ -239,25 +254,16 @@ func (p *Pages) save(v visit) (reply, error) {
 	for _, t := range v.PostForm["events"] {
 		f.Events = append(f.Events, event.Type(t))
 	}
-	var problems []fieldProblem
-	if f.URL == "" && !f.EMail {
-		problems = append(problems, fieldProblem{"webhook_url", "Provide a handler URL or enable email notifications"})
-	} else if f.URL == "" && f.Enabled {
-		problems = append(problems, fieldProblem{"webhook_url", "Enter the URL of the webhook, or untick Enabled"})
+	now, err := p.o.Service.Organisation(v.Context(), v.Org)
+	if err != nil {
+		return reply{}, err
 	}
-	if len(f.Events) == 0 {
-		problems = append(problems, fieldProblem{"events", "Tick at least one event; to be told of nothing untick Enabled"})
-	}
-	if len(problems) > 0 {
+	if problems := f.gaps(now.Channels); len(problems) > 0 {
 		return p.settingsReply(v, http.StatusBadRequest, &f, problems, nil)
 	}
 	in := service.Settings{
 		Webhook: &service.WebhookSettings{Enabled: &f.Enabled, URL: &f.URL, AppendORCID: &f.Append},
 		Email:   &service.EmailSettings{Enabled: &f.EMail, Address: &f.Address, CC: &f.CC, Mode: &f.Mode, Monthly: &f.Monthly},
-	}
-	now, err := p.o.Service.Organisation(v.Context(), v.Org)
-	if err != nil {
-		return reply{}, err
 	}
 	if !slices.Equal(now.Webhook.Events, f.Events) {
 		types := make([]string, len(f.Events))
@@ -303,7 +309,7 @@ func fieldProblems(list []org.Problem) []fieldProblem {
 		if !ok {
 			f.field, f.label = "webhook_url", problem.Key
 		}
-		out = append(out, fieldProblem{f.field, f.label + " " + problem.Why})
+		out = append(out, fieldProblem{f.field, f.label + " " + plainly(problem.Why)})
 	}
 	return out
 }

@@ -67,7 +67,15 @@ func (p *Pages) signedIn(h visited) handler {
 		case s.Org == "":
 			return reply{}, service.ErrNotSignedIn
 		}
-		return h(visit{r, s, service.By{Who: s.Who(), From: peer.Of(r)}})
+		v := visit{r, s, service.By{Who: s.Who(), From: peer.Of(r)}}
+		re, err := h(v)
+		if err == nil {
+			return re, nil
+		}
+		a := p.apologise(r, err)
+		page := p.page(v, a.what, r.URL.Path)
+		page.Data, page.Notices = a.do, nil
+		return reply{status: a.status, name: "sorry", page: page}, nil
 	}
 }
 

@@ -42,18 +42,30 @@ func why(status int, reason string) string {
 	return text
 }
 
+// unfolded is how many rows of a list are shown before one asks for the rest: a
+// phone shows a row as a block of lines.
+const unfolded = 10
+
+// folded is a list of which the beginning is shown.
+type folded[T any] struct{ First, Rest []T }
+
+func fold[T any](list []T) folded[T] {
+	n := min(len(list), unfolded)
+	return folded[T]{list[:n], list[n:]}
+}
+
 // deadRow is one delivery that was given up.
 type deadRow struct {
 	store.DeadLetter
-	Name, Reason string
+	Name, When, Reason string
 }
 
 // attemptRow is one attempt.
 type attemptRow struct {
 	event.Attempt
-	Name  string
-	Badge look.Badge
-	Why   string
+	Name, When string
+	Badge      look.Badge
+	Why        string
 }
 
 // stateData is what the state page shows.
@@ -66,9 +78,9 @@ type stateData struct {
 	PictureOf string
 	Good      int
 	Poor      int
-	Dead      []deadRow
+	Dead      folded[deadRow]
 	DeadMore  int
-	Attempts  []attemptRow
+	Attempts  folded[attemptRow]
 	Zone      *time.Location
 	Now       time.Time
 }
@@ -97,6 +109,7 @@ func (p *Pages) statePage(v visit) (reply, error) {
 		d.Idle = nowWords(o, registered)
 	}
 	var list []event.Attempt
+	var dead []deadRow
 	for _, c := range o.Channels {
 		d.Channels = append(d.Channels, channelOf(c, d.Zone, d.Now))
 		attempts, err := p.o.Service.Attempts(v.Context(), v.Org, c.Channel, attemptsShown)
@@ -113,13 +126,15 @@ func (p *Pages) statePage(v visit) (reply, error) {
 		}
 		d.DeadMore += max(0, c.Dead-len(page.DeadLetters))
 		for _, l := range page.DeadLetters {
-			d.Dead = append(d.Dead, deadRow{l, channelName(c.Channel), why(l.Status, l.Reason)})
+			dead = append(dead, deadRow{l, channelName(c.Channel), look.When(l.DiedAt, d.Zone), why(l.Status, l.Reason)})
 		}
 	}
 	slices.SortStableFunc(list, func(a, b event.Attempt) int { return cmp.Compare(b.Start.UnixNano(), a.Start.UnixNano()) })
-	for _, a := range list[:min(len(list), attemptsShown)] {
-		d.Attempts = append(d.Attempts, attemptRow{a, channelName(a.Channel), resultBadge(a), why(a.Status, a.Error)})
+	attempts := make([]attemptRow, min(len(list), attemptsShown))
+	for i, a := range list[:len(attempts)] {
+		attempts[i] = attemptRow{a, channelName(a.Channel), look.When(a.Start, d.Zone), resultBadge(a), why(a.Status, a.Error)}
 	}
+	d.Dead, d.Attempts = fold(dead), fold(attempts)
 	day, err := p.o.Service.LastDay(v.Context(), v.Org)
 	if err != nil {
 		return reply{}, err
@@ -282,7 +297,7 @@ func (p *Pages) replay(v visit) (reply, error) {
 	if text := v.PostForm.Get("orcid"); text != "" {
 		id, err := orcid.Parse(text)
 		if err != nil {
-			return reply{}, &apology{status: http.StatusBadRequest, what: "This is not an ORCID iD", do: sentence(err.Error())}
+			return reply{}, &apology{status: http.StatusBadRequest, what: "This is not an ORCID iD", do: sentence(plainly(err.Error()))}
 		}
 		sel.ORCID = id
 	}

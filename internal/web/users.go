@@ -96,7 +96,7 @@ func (p *Pages) addUser(v visit) (reply, error) {
 	f := userForm{ORCID: get("orcid"), Name: get("name"), Email: get("email"), EPPN: get("eppn")}
 	id, err := orcid.Parse(strings.TrimSuffix(f.ORCID, "/"))
 	if err != nil {
-		return p.usersReply(v, http.StatusBadRequest, f, []fieldProblem{{"orcid", "ORCID iD: " + sentence(err.Error())}})
+		return p.usersReply(v, http.StatusBadRequest, f, []fieldProblem{{"orcid", sentence(plainly(err.Error()))}})
 	}
 	added, err := p.o.Service.AddUser(v.Context(), v.by, v.Org, id, service.Person{Email: f.Email, EPPN: f.EPPN, Name: f.Name})
 	var e *service.Error
@@ -107,7 +107,7 @@ func (p *Pages) addUser(v visit) (reply, error) {
 			if field != "email" && field != "eppn" {
 				field = "name"
 			}
-			problems = append(problems, fieldProblem{field, sentence(problem.Why)})
+			problems = append(problems, fieldProblem{field, sentence(plainly(problem.Why))})
 		}
 		return p.usersReply(v, http.StatusBadRequest, f, problems)
 	}
@@ -207,9 +207,9 @@ func (p *Pages) importList(v visit, list *multipart.Part, announce bool) (reply,
 	case errors.As(err, &big):
 		d.Stopped = "The file is too large: it was read only so far."
 	case errors.As(err, &e) && e.Code == service.CodeInvalid:
-		d.Stopped = e.What
+		d.Stopped = plainly(e.What)
 		for _, problem := range e.Problems {
-			d.Stopped += " " + sentence(problem.Why)
+			d.Stopped += " " + sentence(plainly(problem.Why))
 		}
 	case errors.Is(err, context.Canceled):
 		return reply{}, cutOff(err)
@@ -219,7 +219,10 @@ func (p *Pages) importList(v visit, list *multipart.Part, announce bool) (reply,
 	page := p.page(v, "The list was imported", "/users")
 	status := http.StatusOK
 	if d.Stopped != "" {
-		page.Title, page.Failed, status = "The list could not be read to its end", true, http.StatusBadRequest
+		page.Title, page.Failed, status = "The list was imported only in part", true, http.StatusBadRequest
+		if report.Lines == 0 {
+			page.Title = "The list was not imported"
+		}
 	}
 	page.Data = d
 	return reply{status: status, name: "uploaded", page: page}, nil

@@ -62,7 +62,7 @@ func New(o Options) (*Pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pages: %w", err)
 	}
-	parsed, err := look.Parse(sub, template.FuncMap{"ms": milliseconds, "sentence": sentence, "answered": answered})
+	parsed, err := look.Parse(sub, template.FuncMap{"ms": milliseconds, "sentence": sentence, "plainly": plainly, "answered": answered})
 	if err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
