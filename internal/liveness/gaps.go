@@ -117,12 +117,15 @@ func (g *Gaps) Run(ctx context.Context) {
 
 // Beat notes whether pings are taken now.
 func (g *Gaps) Beat() {
-	taking, now := g.o.Taking(), g.o.Now()
+	taking := g.o.Taking()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !taking {
 		return // the gap began at the last good beat, and goes on
 	}
+	// Only now: a beat that was held up must not take back what a later one noted,
+	// which would be a gap to the next.
+	now := g.o.Now()
 	if from := g.state.Alive; !from.IsZero() && now.Sub(from) >= minGap {
 		g.add(Gap{From: from, To: now})
 	}

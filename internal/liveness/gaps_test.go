@@ -121,6 +121,35 @@ func TestADamagedRecordIsCaughtUpWith(t *testing.T) {
 	b.want(t, "a damaged file", noon.Add(-afterLoss))
 }
 
+// TestABeatThatIsHeldUpTakesNothingBack: of two beats at once, the later one to
+// write has the later time, since each reads it when its turn has come.
+func TestABeatThatIsHeldUpTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	var g *Gaps
+	asked := 0
+	now := func() time.Time {
+		if g != nil {
+			if asked++; g.mu.TryLock() {
+				g.mu.Unlock()
+				t.Error("the time is read before it is the beat's turn")
+			}
+		}
+		return noon
+	}
+	var err error
+	g, err = OpenGaps(GapOptions{
+		Path: filepath.Join(t.TempDir(), "x"), Write: func(string, []byte) error { return nil },
+		Taking: func() bool { return true }, Now: now, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Beat()
+	if asked == 0 {
+		t.Fatal("a beat does not ask for the time")
+	}
+}
+
 func TestAFullDiskOnlyCostsTheRecord(t *testing.T) {
 	t.Parallel()
 	now := noon
