@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -64,13 +65,18 @@ func at(dir string, port int, args ...string) (*Server, error) {
 	return s, s.Restart()
 }
 
-func freePort() (int, error) {
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// freePort finds a port below those that the kernel hands out by itself: nobody
+// else gets it before the server listens, or while a test has it stopped.
+func freePort() (port int, err error) {
+	const from, below = 12_000, 22_000 // a cluster also takes the port + 10000
+	for range 100 {
+		port = from + rand.IntN(below-from)
+		var ln *net.TCPListener
+		if ln, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}); err == nil {
+			return port, ln.Close()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // URL returns the redis:// URL of the server.
