@@ -279,6 +279,7 @@ func (a *app) setIntake() error {
 		},
 		Hub:     a.findHub,
 		OnTaken: func() { a.gaps.Pinged() }, Now: a.store.Now, Lanes: store.Lanes, Logger: a.log, Registerer: a.reg,
+		RedisWait: a.o.redisWait, SpoolWait: a.o.diskWait,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare the callback listener: %w", err)

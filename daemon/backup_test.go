@@ -96,6 +96,9 @@ func TestADeactivatedClientWaitsForAPerson(t *testing.T) {
 	w.pass(2 * time.Hour)
 	puts, searches, began := w.requests("put"), w.requests("search"), w.now()
 	w.must(w.orcid.DeactivateClient(clientMain, true))
+	// A token that was given out before still registers.
+	_, err := w.orcid.RevokeTokens(clientMain)
+	w.must(err)
 	w.affiliate("uni-a", w.users[15:]...)
 	w.eventually("status names the credential", func() bool { return w.problem("credential main: ") })
 	for _, id := range w.users[:4] {

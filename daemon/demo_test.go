@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -10,13 +12,38 @@ import (
 	"dispatchd/internal/servicetest"
 )
 
-// The demo works without a terminal, ends by itself and its books balance.
+// writerFunc is an io.Writer.
+type writerFunc func(b []byte) (int, error)
+
+// Write implements io.Writer.
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A demo ends by itself, and says so when that was before it had begun.
+func TestADemoHasItsTime(t *testing.T) {
+	t.Parallel()
+	level := new(slog.LevelVar)
+	err := demo(t.Context(), demoOptions{For: time.Nanosecond, Users: 500, Speed: 60, Out: io.Discard}, slog.New(slog.DiscardHandler), level)
+	if err == nil || !strings.Contains(err.Error(), "try a longer --for") {
+		t.Errorf("a demo of a nanosecond: %v", err)
+	}
+}
+
+// The demo works without a terminal, and its books balance when it ends.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	var out, logged servicetest.Log
+	ctx, end := context.WithTimeout(t.Context(), patience)
+	defer end()
+	told := regexp.MustCompile(`registered 80/80 .*institute-mail [1-9]`)
+	watched := writerFunc(func(b []byte) (int, error) {
+		if told.Match(b) {
+			end()
+		}
+		return out.Write(b)
+	})
 	level := new(slog.LevelVar)
 	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: level}))
-	if err := demo(t.Context(), demoOptions{For: 12 * time.Second, Users: 80, Speed: 60, Out: &out}, log, level); err != nil {
+	if err := demo(ctx, demoOptions{Users: 80, Speed: 60, Out: watched}, log, level); err != nil {
 		t.Errorf("the demo: %v\n%s\n%s", err, out.String(), logged.String())
 	}
 	text := out.String()

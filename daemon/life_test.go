@@ -21,8 +21,7 @@ func aged(t *testing.T, users int) *world {
 	t.Helper()
 	w := newWorld(t, setting{
 		users: users, look: 10 * time.Millisecond,
-		// Nobody answers while the daemon is down; that is not waited for long.
-		sim: sim.Options{Start: time.Now(), PostTimeout: 100 * time.Millisecond, Threads: 16},
+		sim: sim.Options{Start: time.Now(), Threads: 16},
 	})
 	w.pass(2 * time.Hour) // the records were made before anybody was affiliated
 	return w
@@ -220,20 +219,8 @@ func TestGivingUpALostKeyRegistersEverybodyAnew(t *testing.T) {
 		t.Fatalf("rearm was answered %d", status)
 	}
 	w.eventually("the lost key is not missed any more", func() bool { return !w.problem("none of the keys") })
-	for _, id := range w.users {
-		url, err := w.d.keys.URL("http://"+w.addr[0], clientMain, id, 2, "")
-		w.must(err)
-		w.eventually("a new row", func() bool {
-			list, err := w.orcid.WebhooksOf(id)
-			w.must(err)
-			for _, h := range list {
-				if h.URI == url {
-					return true
-				}
-			}
-			return false
-		})
-	}
+	w.newURLs("http://"+w.addr[0], clientMain, 2, w.users...)
+	w.settled(20)
 	w.stop()
 	w.start()
 	if w.problem("none of the keys") {

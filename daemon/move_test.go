@@ -113,6 +113,7 @@ func TestAChangedPublicURLRegistersEverybodyAnew(t *testing.T) {
 	w.settled(5)
 	w.edited(`public_url = "http://`+w.addr[0]+`"`, `public_url = "http://`+w.addr[0]+`/orcid"`)
 	w.newURLs("http://"+w.addr[0]+"/orcid", clientMain, 2, w.users...)
+	w.settled(10)
 	if n := w.deletes(); n != 0 {
 		t.Errorf("%d DELETEs at once", n)
 	}
@@ -151,6 +152,7 @@ func TestAChangedClientIDLosesNoPing(t *testing.T) {
 	w.orcid.ClearFault(fault)
 	w.skip(2 * time.Minute)
 	w.newURLs("http://"+w.addr[0], fresh, 2, w.users...)
+	w.settled(10)
 	w.pass(15 * time.Minute)
 	w.settled(5)
 	if n := w.deletes(); n != 0 {

@@ -32,6 +32,9 @@ type options struct {
 	// lookEvery replaces the pause between looks at what catch-up has to do in
 	// tests; 0 means the usual.
 	lookEvery time.Duration
+	// redisWait and diskWait replace how long a ping waits for Redis and for the
+	// spool in tests; 0 means the usual.
+	redisWait, diskWait time.Duration
 }
 
 func (o *options) validate() error {

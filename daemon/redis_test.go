@@ -18,7 +18,8 @@ import (
 // redisFault is one way in which Redis is away.
 type redisFault struct {
 	begin, end func(w *world)
-	args       []string // of redis-server
+	args       []string      // of redis-server
+	wait       time.Duration // of a ping for it, when it is not refused at once
 }
 
 func (w *world) command(args ...any) {
@@ -45,6 +46,7 @@ var redisFaults = map[string]redisFault{
 	"frozen": {
 		begin: func(w *world) { w.must(w.redis.Freeze()) },
 		end:   func(w *world) { w.must(w.redis.Thaw()) },
+		wait:  250 * time.Millisecond,
 	},
 	"out of memory": {
 		begin: func(w *world) { w.command("CONFIG", "SET", "maxmemory", "1") },
@@ -102,7 +104,7 @@ func TestEveryPingIsTakenWhileRedisIs(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, setting{users: 24, redis: fault.args})
+			w := newWorld(t, setting{users: 24, redis: fault.args, redisWait: fault.wait})
 			w.simple("uni-a")
 			w.pingAll(len(w.users), w.users)
 			w.everyoneTaken("uni-a", w.users...)

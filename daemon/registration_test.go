@@ -16,7 +16,9 @@ func (w *world) unregistered(client string, id orcid.ID) {
 	equally(w, "rows of "+id.String(), 0, func() int { return w.rows(client)[id] })
 }
 
-// settled waits until no registration is on its way.
+// settled waits until no registration is on its way: ORCID has a row before the
+// daemon has noted that it lives, and only from then on counts how long. So this
+// comes between a row at ORCID and a jump of the clock.
 func (w *world) settled(alive int) {
 	w.t.Helper()
 	w.eventually("no registration is on its way", func() bool {
@@ -121,6 +123,7 @@ func TestAPingOfSomebodyWhoLeftIsAnsweredAndDropped(t *testing.T) {
 	w.orcid.ClearFault(fault)
 	w.skip(10 * time.Minute)
 	w.registered(clientMain, w.users[1:]...)
+	w.settled(len(w.users) - 1)
 	// Nothing is known of that user any more; that alone deletes nothing.
 	before := w.deletes()
 	if a := w.ping(gone); a.status != http.StatusNoContent {

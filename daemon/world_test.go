@@ -199,6 +199,14 @@ func (w *world) channel(org string) service.Channel {
 	return v.Channels[0]
 }
 
+// noted waits until the daemon has written what became of every delivery that it
+// sent: a receiver has counted it before. A jump of the clock over the lease of
+// one that is not makes it be sent again.
+func (w *world) noted(org string) {
+	w.t.Helper()
+	equally(w, "deliveries of "+org+" under way", 0, func() int { return w.channel(org).InFlight })
+}
+
 // held reports whether the organisation's webhook is held for this reason.
 func (w *world) held(org, hold string) bool {
 	w.t.Helper()
