@@ -261,6 +261,35 @@ func (s *session) ask(method, path string, in, out any) (bool, error) {
 	return true, nil
 }
 
+// check is ask for what may say that not all is well: then the command ends
+// with 1, with --json too.
+func (s *session) check(method, path string, out any, show func(), well func() bool) error {
+	c, err := s.client()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	raw, err := c.do(s.ctx, method, path, nil)
+	if err == nil {
+		err = s.decode(raw, out)
+	}
+	if s.JSON {
+		if err := s.raw(raw, err); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if !s.JSON {
+		show()
+	}
+	if !well() {
+		return ExitCode(exitFail)
+	}
+	return nil
+}
+
 // raw prints the API's JSON untouched.
 func (s *session) raw(raw []byte, err error) error {
 	var e *apiError

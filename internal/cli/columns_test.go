@@ -33,7 +33,7 @@ func TestEverythingFitsEightyColumns(t *testing.T) {
 	u, err := b.store.User(context.Background(), b.id(josiah))
 	b.must(err)
 	u.LastPing = b.now()
-	u.Registrations = []event.Registration{{Credential: "main", State: event.RegRefused, Changed: b.now(), Tries: 65_000, Status: 503, RetryAt: b.now().Add(time.Hour), Epoch: 12345}}
+	u.Registrations = []event.Registration{{Credential: "main", State: event.RegRefused, Changed: b.now(), Tries: 1_000_000, Status: 503, RetryAt: b.now().Add(time.Hour), Epoch: 12345}}
 	_, err = b.store.SaveUser(context.Background(), *u, time.Time{})
 	b.must(err)
 	b.must(b.svc.Pause(context.Background(), service.By{Who: "test"}, org, event.Webhook, strings.Repeat("they move house ", 12)))

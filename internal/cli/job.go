@@ -74,32 +74,12 @@ type credentialTestCmd struct {
 // Run implements the command. Like every check it ends with 1 when all is not
 // well.
 func (c *credentialTestCmd) Run(s *session) error {
-	client, err := s.client()
-	if err != nil {
-		return err
-	}
-	defer client.close()
-	raw, err := client.do(s.ctx, http.MethodPost, at("credentials", c.Name, "test"), nil)
-	if s.JSON {
-		if err := s.raw(raw, err); err != nil {
-			return err
-		}
-	}
-	if err != nil {
-		return err
-	}
 	var t service.CredentialTest
-	if err := s.decode(raw, &t); err != nil {
-		return err
-	}
-	switch {
-	case t.OK && !s.JSON:
-		s.printf("ORCID gives %s a token for /webhook (%s).\n", safe(t.Name), span(t.Duration))
-	case !t.OK && !s.JSON:
-		wrap(s.env.Stdout, "", "  ", "ORCID gives "+t.Name+" no token: "+t.Error)
-	}
-	if !t.OK {
-		return ExitCode(exitFail)
-	}
-	return nil
+	return s.check(http.MethodPost, at("credentials", c.Name, "test"), &t, func() {
+		if t.OK {
+			s.printf("ORCID gives %s a token for /webhook (%s).\n", safe(t.Name), span(t.Duration))
+		} else {
+			wrap(s.env.Stdout, "", "  ", "ORCID gives "+t.Name+" no token: "+t.Error)
+		}
+	}, func() bool { return t.OK })
 }

@@ -314,31 +314,8 @@ type orgTestCmd struct {
 
 // Run implements the command.
 func (c *orgTestCmd) Run(s *session) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
-	defer cl.close()
-	raw, err := cl.do(s.ctx, http.MethodPost, at("organisations", c.ID, "test"), nil)
 	var a service.TestAnswer
-	if err == nil {
-		err = s.decode(raw, &a)
-	}
-	if s.JSON {
-		if err := s.raw(raw, err); err != nil {
-			return err
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if !s.JSON {
-		s.showTest(a)
-	}
-	if !a.OK {
-		return ExitCode(exitFail)
-	}
-	return nil
+	return s.check(http.MethodPost, at("organisations", c.ID, "test"), &a, func() { s.showTest(a) }, func() bool { return a.OK })
 }
 
 func (s *session) showTest(a service.TestAnswer) {

@@ -20,31 +20,8 @@ const mostShown = 30
 
 // Run implements the command.
 func (*statusCmd) Run(s *session) error {
-	c, err := s.client()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	raw, err := c.do(s.ctx, http.MethodGet, at("status"), nil)
 	var st service.Status
-	if err == nil {
-		err = s.decode(raw, &st)
-	}
-	if s.JSON {
-		if err := s.raw(raw, err); err != nil {
-			return err
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if !s.JSON {
-		s.showStatus(st)
-	}
-	if len(st.Problems) > 0 {
-		return ExitCode(exitFail)
-	}
-	return nil
+	return s.check(http.MethodGet, at("status"), &st, func() { s.showStatus(st) }, func() bool { return len(st.Problems) == 0 })
 }
 
 func (s *session) showStatus(st service.Status) {
@@ -195,31 +172,8 @@ type ledgerCmd struct{}
 
 // Run implements the command.
 func (*ledgerCmd) Run(s *session) error {
-	c, err := s.client()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	raw, err := c.do(s.ctx, http.MethodGet, at("ledger"), nil)
 	var l service.LedgerReport
-	if err == nil {
-		err = s.decode(raw, &l)
-	}
-	if s.JSON {
-		if err := s.raw(raw, err); err != nil {
-			return err
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if !s.JSON {
-		s.showLedger(l)
-	}
-	if !l.Balanced {
-		return ExitCode(exitFail)
-	}
-	return nil
+	return s.check(http.MethodGet, at("ledger"), &l, func() { s.showLedger(l) }, func() bool { return l.Balanced })
 }
 
 // side is one side of an equation of the books.

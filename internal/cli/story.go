@@ -56,7 +56,7 @@ func (s *session) showRegistrations(story service.Story) {
 		s.printf("\n")
 		var rows [][]string
 		for _, r := range story.Registrations {
-			rows = append(rows, []string{r.Credential, r.State, clock(r.Since), strconv.Itoa(r.Epoch), strconv.Itoa(r.Tries), statusWord(r.Status), day(r.RetryAt)})
+			rows = append(rows, []string{r.Credential, r.State, clock(r.Since), strconv.Itoa(r.Epoch), tries(r.Tries), statusWord(r.Status), day(r.RetryAt)})
 		}
 		table(w, "", []column{
 			{title: "CREDENTIAL", least: 8},
@@ -87,6 +87,14 @@ func (s *session) showRegistrations(story service.Story) {
 			wrap(w, "", "  ", fmt.Sprintf("A change was found on %s that ORCID had not told %s.", clock(v.Silent), v.Credential))
 		}
 	}
+}
+
+// tries writes how often something failed in at most six columns.
+func tries(n int) string {
+	if n < 1_000_000 {
+		return strconv.Itoa(n)
+	}
+	return strconv.Itoa(n/1_000_000) + "M"
 }
 
 // historyWords says for people what happened.
