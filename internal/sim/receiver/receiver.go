@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dispatchd/internal/secret"
+	"dispatchd/internal/sim/kept"
 	"dispatchd/internal/sim/selfsigned"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -62,6 +63,8 @@ type Request struct {
 
 // Receiver is a running receiver. It is safe for concurrent use.
 type Receiver struct {
+	*kept.List[Request]
+
 	opts   Options
 	ln     net.Listener
 	srv    *http.Server
@@ -69,15 +72,12 @@ type Receiver struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu       sync.Mutex
-	secrets  []*standardwebhooks.Webhook
-	byPath   []rule
-	usual    Behaviour
-	requests []Request
-	count    int
-	active   int
-	peak     int
-	changed  chan struct{} // closed and replaced when a request was recorded
+	mu      sync.Mutex
+	secrets []*standardwebhooks.Webhook
+	byPath  []rule
+	usual   Behaviour
+	active  int
+	peak    int
 }
 
 type rule struct {
@@ -99,7 +99,7 @@ func Start(opts Options) (*Receiver, error) {
 	if opts.Behaviour == nil {
 		opts.Behaviour = OK()
 	}
-	r := &Receiver{opts: opts, usual: opts.Behaviour, changed: make(chan struct{}), done: make(chan struct{})}
+	r := &Receiver{List: kept.New[Request]("request", opts.Keep), opts: opts, usual: opts.Behaviour, done: make(chan struct{})}
 	if err := r.SetSigningSecrets(opts.SigningSecrets...); err != nil {
 		return nil, err
 	}
@@ -189,18 +189,7 @@ func (r *Receiver) BehaveFor(prefix string, b Behaviour) {
 }
 
 // Requests returns what is kept, oldest first.
-func (r *Receiver) Requests() []Request {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.requests[max(len(r.requests)-max(r.opts.Keep, 0), 0):])
-}
-
-// Count returns how many requests were recorded since the start or Forget.
-func (r *Receiver) Count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.count
-}
+func (r *Receiver) Requests() []Request { return r.Kept() }
 
 // Peak returns the most requests that were under way at once.
 func (r *Receiver) Peak() int {
@@ -211,26 +200,10 @@ func (r *Receiver) Peak() int {
 
 // Forget drops what was recorded and starts counting anew.
 func (r *Receiver) Forget() {
+	r.List.Forget()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.requests, r.count, r.peak = nil, 0, r.active
-}
-
-// Wait returns when at least n requests were recorded, or ctx's error.
-func (r *Receiver) Wait(ctx context.Context, n int) error {
-	for {
-		r.mu.Lock()
-		count, changed := r.count, r.changed
-		r.mu.Unlock()
-		if count >= n {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for request %d (%d came): %w", n, count, ctx.Err())
-		}
-	}
+	r.peak = r.active
 }
 
 // serverTLS is the configuration of a receiver with TLS.
@@ -284,16 +257,8 @@ func verify(secrets []*standardwebhooks.Webhook, body []byte, h http.Header) err
 func (r *Receiver) record(rec Request) {
 	r.mu.Lock()
 	r.active--
-	r.count++
-	if r.opts.Keep > 0 {
-		if len(r.requests) >= 2*r.opts.Keep { // rarely, so that it costs little
-			r.requests = slices.Clone(r.requests[len(r.requests)-r.opts.Keep:])
-		}
-		r.requests = append(r.requests, rec)
-	}
-	close(r.changed)
-	r.changed = make(chan struct{})
 	r.mu.Unlock()
+	r.Add(rec)
 	if r.opts.OnRequest != nil {
 		r.opts.OnRequest(rec)
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dispatchd/internal/secret"
+	"dispatchd/internal/sim/kept"
 	"dispatchd/internal/sim/selfsigned"
 
 	"github.com/emersion/go-smtp"
@@ -95,6 +96,8 @@ type Refusal struct {
 
 // Sink is a running sink. It is safe for concurrent use.
 type Sink struct {
+	*kept.List[Mail]
+
 	opts Options
 	ln   net.Listener
 	srv  *smtp.Server
@@ -103,11 +106,8 @@ type Sink struct {
 	stop chan struct{}
 
 	mu       sync.Mutex
-	mails    []Mail
-	count    int
 	sessions int
 	refusals []*Refusal
-	changed  chan struct{} // closed and replaced when a mail was taken
 }
 
 // Start starts a sink.
@@ -118,7 +118,7 @@ func Start(opts Options) (*Sink, error) {
 	if opts.Keep <= 0 {
 		opts.Keep = 10_000
 	}
-	s := &Sink{opts: opts, done: make(chan struct{}), stop: make(chan struct{}), changed: make(chan struct{})}
+	s := &Sink{List: kept.New[Mail]("mail", opts.Keep), opts: opts, done: make(chan struct{}), stop: make(chan struct{})}
 	s.srv = smtp.NewServer(smtp.BackendFunc(s.newSession))
 	s.srv.Domain = "sink.invalid"
 	s.srv.AllowInsecureAuth = opts.TLS == NoTLS || opts.OptionalTLS
@@ -174,18 +174,7 @@ func (s *Sink) Close() {
 }
 
 // Mails returns what is kept, oldest first.
-func (s *Sink) Mails() []Mail {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.mails[max(len(s.mails)-s.opts.Keep, 0):])
-}
-
-// Count returns how many mails were taken since the start or Forget.
-func (s *Sink) Count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
+func (s *Sink) Mails() []Mail { return s.Kept() }
 
 // Sessions returns how many EHLOs there were since the start: what a client
 // that keeps its connection needs few of.
@@ -193,30 +182,6 @@ func (s *Sink) Sessions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sessions
-}
-
-// Forget drops the mails and starts counting anew.
-func (s *Sink) Forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mails, s.count = nil, 0
-}
-
-// Wait returns when at least n mails were taken, or ctx's error.
-func (s *Sink) Wait(ctx context.Context, n int) error {
-	for {
-		s.mu.Lock()
-		count, changed := s.count, s.changed
-		s.mu.Unlock()
-		if count >= n {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for mail %d (%d came): %w", n, count, ctx.Err())
-		}
-	}
 }
 
 // Refuse makes the sink refuse; of several that fit, the oldest does.
@@ -291,15 +256,7 @@ func (s *Sink) newSession(c *smtp.Conn) (smtp.Session, error) {
 }
 
 func (s *Sink) take(m Mail) {
-	s.mu.Lock()
-	s.count++
-	if len(s.mails) >= 2*s.opts.Keep { // rarely, so that it costs little
-		s.mails = slices.Clone(s.mails[len(s.mails)-s.opts.Keep:])
-	}
-	s.mails = append(s.mails, m)
-	close(s.changed)
-	s.changed = make(chan struct{})
-	s.mu.Unlock()
+	s.Add(m)
 	if s.opts.OnMail != nil {
 		s.opts.OnMail(m)
 	}
