@@ -9,9 +9,6 @@ import (
 	"os"
 )
 
-// version is set by the build (-ldflags "-X main.version=…").
-var version = "devel"
-
 func main() {
 	os.Exit(run(os.Args[1:]))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,10 +37,11 @@ func newProcessMetrics(reg *prometheus.Registry, version string) *processMetrics
 		Name: "dispatchd_config_last_reload_success_timestamp_seconds",
 		Help: "When the configuration was last loaded with success.",
 	})
+	made := thisBuild()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "dispatchd_build_info",
 		Help:        "Always 1; its labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": version, "revision": made.Commit, "goversion": made.Go},
 	})
 	build.Set(1)
 	m.reloaded(true)

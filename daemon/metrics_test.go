@@ -17,7 +17,7 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 		"slot_oldest_age_seconds": "", "delivery_attempts_total": "channel result", "delivery_duration_seconds": "channel",
 		"delivery_latency_seconds": "", "dead_letters": "", "channels_held": "reason", "registrations": "kind state",
 		"orcid_requests_total": "operation status", "orcid_permit_wait_seconds": "", "redis_duration_seconds": "call result",
-		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion version",
+		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion revision version",
 	}
 	w := newWorld(t, setting{users: 5, look: 10 * time.Millisecond})
 	w.simple("uni-a")

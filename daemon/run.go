@@ -33,7 +33,7 @@ func run(args []string) int {
 	}
 	defer stop()
 	env := cli.Env{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, IsTerminal: isTerminal, Columns: columns, Version: version,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, IsTerminal: isTerminal, Columns: columns, Build: thisBuild(),
 		AdminFromConfig: adminOf,
 		Serve: func(_ context.Context, f cli.ServeFlags) error {
 			return code(serve(f.Config, os.Stderr, isTerminal(os.Stderr)))

@@ -26,7 +26,7 @@ func (w *world) run(args ...string) string {
 	var out servicetest.Log
 	tokenFile := filepath.Join(filepath.Dir(w.dir), "token")
 	w.must(os.WriteFile(tokenFile, []byte(w.d.token), 0o600))
-	env := cli.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Version: "test", Getenv: func(name string) string {
+	env := cli.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out, Build: cli.Build{Version: "test"}, Getenv: func(name string) string {
 		return map[string]string{"DISPATCHD_ADMIN": "http://" + w.addr[1], "DISPATCHD_ADMIN_TOKEN_FILE": tokenFile}[name]
 	}}
 	code := cli.Run(w.t.Context(), args, env)

@@ -50,8 +50,8 @@ type Env struct {
 	Columns func(stream any) int
 	// Now is for showing how long ago something was. Default: time.Now.
 	Now func() time.Time
-	// Version is what `version` prints first.
-	Version string
+	// Build is what `version` prints.
+	Build Build
 
 	// Serve runs the daemon.
 	Serve func(ctx context.Context, f ServeFlags) error

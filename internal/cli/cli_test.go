@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -193,15 +194,28 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// TestVersion: a short first line for people and scripts, then the commit and how
+// it was built; all of it as JSON.
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	if r := alone(t, Env{Version: "v9"}, "version"); r.code != 0 || !strings.HasPrefix(r.out, "dispatchd v9 (go1") {
-		t.Errorf("%+v", r)
+	made := Build{
+		Version: "v9", Commit: strings.Repeat("0123abcd", 5), CommitTime: "2026-11-26T23:22:32Z", Modified: true,
+		Go: "go1.26.8", OS: "linux", Arch: "amd64", Settings: []string{"-trimpath=true", "CGO_ENABLED=0", "GOAMD64=v1"},
 	}
-	var v build
-	r := alone(t, Env{Version: "v9"}, "version", "--json")
-	if err := json.Unmarshal([]byte(r.out), &v); err != nil || v.Version != "v9" || v.Go == "" {
+	want := "dispatchd v9 (go1.26.8, linux/amd64)\n" +
+		"commit 0123abcd0123abcd0123abcd0123abcd0123abcd of 2026-11-26T23:22:32Z\nwith changes that are not in that commit\n" +
+		"built with -trimpath=true CGO_ENABLED=0 GOAMD64=v1\n"
+	if r := alone(t, Env{Build: made}, "version"); r.code != 0 || r.out != want {
+		t.Errorf("%+v, want %q", r, want)
+	}
+	var v Build
+	r := alone(t, Env{Build: made}, "version", "--json")
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || !reflect.DeepEqual(v, made) {
 		t.Errorf("%+v %v", r, err)
+	}
+	want = "dispatchd devel (go1.26.8, linux/amd64)\ncommit unknown\n"
+	if r := alone(t, Env{Build: Build{Version: "devel", Go: "go1.26.8", OS: "linux", Arch: "amd64"}}, "version"); r.out != want {
+		t.Errorf("%q, want %q", r.out, want)
 	}
 }
 

@@ -184,7 +184,7 @@ type result struct {
 // env is a surrounding in which --config names the bundle's daemon.
 func (b *bundle) env(stdin string, out, errs *bytes.Buffer) Env {
 	return Env{
-		Stdin: strings.NewReader(stdin), Stdout: out, Stderr: errs, Now: b.now, Version: "v1.2.3",
+		Stdin: strings.NewReader(stdin), Stdout: out, Stderr: errs, Now: b.now, Build: Build{Version: "v1.2.3"},
 		AdminFromConfig: func(path string) (string, secret.Text, error) {
 			if path != "c.toml" {
 				return "", "", fmt.Errorf("%s:1: public_url: must be set", path)

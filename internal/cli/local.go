@@ -2,10 +2,8 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"runtime"
-	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -148,55 +146,51 @@ func (c *initCmd) Run(s *session) error {
 
 type versionCmd struct{}
 
-// build is how the program was made.
-type build struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit,omitempty"`
-	Modified bool   `json:"modified,omitempty"`
-	Time     string `json:"commit_time,omitempty"`
-	Go       string `json:"go"`
-	OS       string `json:"os"`
-	Arch     string `json:"arch"`
+// Build is how the program was made.
+type Build struct {
+	Version    string   `json:"version"`
+	Commit     string   `json:"commit,omitempty"`      // the whole hash; empty when nobody knows
+	CommitTime string   `json:"commit_time,omitempty"` // RFC 3339
+	Modified   bool     `json:"modified,omitempty"`    // whether files were not those of the commit
+	Go         string   `json:"go"`                    // the version of Go
+	OS         string   `json:"os"`
+	Arch       string   `json:"arch"`
+	Settings   []string `json:"settings,omitempty"` // KEY=VALUE, as `go version -m` calls them
 }
 
 // Run implements the command.
 func (*versionCmd) Run(s *session) error {
-	b := build{Version: s.env.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, v := range info.Settings {
-			switch v.Key {
-			case "vcs.revision":
-				b.Commit = v.Value
-			case "vcs.modified":
-				b.Modified = v.Value == "true"
-			case "vcs.time":
-				b.Time = v.Value
-			}
-		}
-	}
+	b := s.env.Build
 	if s.JSON {
 		raw, err := json.Marshal(b)
 		if err != nil {
-			return errors.New("the version cannot be written as JSON")
+			return fmt.Errorf("write the version as JSON: %w", err)
 		}
 		s.printf("%s\n", raw)
 		return nil
 	}
 	s.printf("dispatchd %s (%s, %s/%s)\n", b.Version, b.Go, b.OS, b.Arch)
-	if b.Commit != "" {
-		note := ""
-		if b.Modified {
-			note = ", with changes"
-		}
-		s.printf("commit %s of %s%s\n", b.Commit, b.Time, note)
+	switch {
+	case b.Commit == "":
+		s.printf("commit unknown\n")
+	case b.CommitTime == "":
+		s.printf("commit %s\n", b.Commit)
+	default:
+		s.printf("commit %s of %s\n", b.Commit, b.CommitTime)
+	}
+	if b.Modified {
+		s.printf("with changes that are not in that commit\n")
+	}
+	if len(b.Settings) > 0 {
+		wrap(s.env.Stdout, "built with ", "  ", strings.Join(b.Settings, " "))
 	}
 	return nil
 }
 
-// printf prints for people.
 // say prints a sentence, broken where a line is full.
 func (s *session) say(format string, args ...any) {
 	wrap(s.env.Stdout, "", "", fmt.Sprintf(format, args...))
 }
 
+// printf prints for people.
 func (s *session) printf(format string, args ...any) { fmt.Fprintf(s.env.Stdout, format, args...) }
