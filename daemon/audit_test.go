@@ -44,6 +44,8 @@ func TestEveryChangeByAPersonIsOneLine(t *testing.T) {
 		{"user erase " + id + " --yes", `what="user erased"`},
 		{"user unsuppress " + id, `what="user taken off the suppression list"`},
 		{"reload", `what="configuration reloaded"`},
+		{"log-level warn", `what="log level set"`},
+		{"log-level info", `what="log level set"`},
 		{"org remove uni-a --yes", `what="organisation is being removed"`},
 	} {
 		before := len(w.audits())

@@ -185,8 +185,9 @@ func (s *Server) setLogLevel(w http.ResponseWriter, r *http.Request) error {
 		if err := level.UnmarshalText([]byte(in.Level)); err != nil {
 			return bad("level", `must be "debug", "info", "warn" or "error"`)
 		}
-		s.o.LogLevel.Set(level)
+		s.o.LogLevel.Set(min(level, s.o.LogLevel.Level())) // so that less log does not swallow who wanted it
 		s.log.Info("audit", "what", "log level set", "who", "admin", "from", from(r), "level", level)
+		s.o.LogLevel.Set(level)
 	}
 	return s.logLevel(w, r)
 }

@@ -116,6 +116,7 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"completion", "tcsh"},
 		{"init"},
 		{"recover"},
+		{"log-level", "loud"},
 		{"user", "list"},
 		{"user", "add", josiah},
 		{"user", "show", "nonsense"},
@@ -304,7 +305,7 @@ func TestJSONIsTheAPIs(t *testing.T) {
 	for args, path := range map[string]string{
 		"status": "/v1/status", "ledger": "/v1/ledger", "health": "/readyz", "org list": "/v1/organisations", "org show uni-a": "/v1/organisations/uni-a",
 		"org show uni-a --secrets": "/v1/organisations/uni-a/secrets", "user list --org uni-a": "/v1/organisations/uni-a/users", "user show " + josiah: "/v1/users/" + josiah,
-		"credential list": "/v1/credentials", "job list": "/v1/jobs", "delivery log uni-a": "/v1/organisations/uni-a/attempts", "delivery list uni-a": "/v1/organisations/uni-a/dead-letters",
+		"credential list": "/v1/credentials", "log-level": "/v1/log-level", "job list": "/v1/jobs", "delivery log uni-a": "/v1/organisations/uni-a/attempts", "delivery list uni-a": "/v1/organisations/uni-a/dead-letters",
 		"delivery log uni-a --all": "/v1/organisations/uni-a/attempts", "org resume uni-a": "/v1/organisations/uni-a",
 	} {
 		r := b.run("", append(strings.Fields(args), "--json")...)
@@ -314,7 +315,7 @@ func TestJSONIsTheAPIs(t *testing.T) {
 	}
 	for args, code := range map[string]int{
 		"org enable uni-a --channel email": 0, "user add nobody --org x": 2, "user add " + maria + " --org x": 1, "delivery replay uni-a": 0, "delivery purge uni-a --yes": 0,
-		"reload": 0, "recover --accept-loss": 1, "user import - --org uni-a": 1, "user remove " + maria + " --org uni-a": 1, "org show nobody --secrets": 1,
+		"reload": 0, "log-level warn": 0, "recover --accept-loss": 1, "user import - --org uni-a": 1, "user remove " + maria + " --org uni-a": 1, "org show nobody --secrets": 1,
 		"user list --org nobody": 1, "org test uni-a": 0, "credential show main": 0, "user sync - --org uni-a": 1, "user unsuppress " + maria: 1, "user erase 0000-0002-1694-233X --yes --wait 0s": 0, "user export " + josiah: 0,
 	} {
 		r := b.run("", append(strings.Fields(args), "--json")...)
@@ -403,7 +404,7 @@ func TestInterrupted(t *testing.T) {
 func TestCandidates(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"":                           "check completion config credential delivery demo health hub job ledger org recover registration reload serve simulate-orcid status user version",
+		"":                           "check completion config credential delivery demo health hub job ledger log-level org recover registration reload serve simulate-orcid status user version",
 		"o":                          "org",
 		"org ":                       "add disable enable link list move pause remove resume rotate-secret set show test",
 		"org r":                      "remove resume rotate-secret",
@@ -416,6 +417,7 @@ func TestCandidates(t *testing.T) {
 		"-c c.toml job ":             "cancel list show",
 		"completion ":                "bash fish zsh",
 		"completion z":               "zsh",
+		"log-level ":                 "debug error info warn",
 		"user import ":               "",
 		"config show ":               "",
 		"org enable uni-a --j":       "--json",

@@ -106,6 +106,7 @@ func TestEverythingFitsEightyColumns(t *testing.T) {
 		{"job", "list"},
 		{"health"},
 		{"reload"},
+		{"log-level", "debug"},
 		{"version"},
 		{"org", "disable", org},
 		{"org", "remove", org, "--yes"},

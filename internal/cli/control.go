@@ -31,6 +31,29 @@ func (*reloadCmd) Run(s *session) error {
 	return nil
 }
 
+type levelCmd struct {
+	Level string `arg:"" optional:"" enum:",debug,info,warn,error" default:"" help:"debug, info, warn or error. Default: only show it."`
+}
+
+// Run implements the command.
+func (c *levelCmd) Run(s *session) error {
+	var out struct {
+		Level string `json:"level"`
+	}
+	if c.Level == "" {
+		if show, err := s.ask(http.MethodGet, at("log-level"), nil, &out); !show {
+			return err
+		}
+		s.printf("The log level is %s.\n", out.Level)
+		return nil
+	}
+	if show, err := s.ask(http.MethodPut, at("log-level"), map[string]string{"level": c.Level}, &out); !show {
+		return err
+	}
+	s.printf("The log level is %s until the next reload or restart.\n", out.Level)
+	return nil
+}
+
 type recoverCmd struct {
 	AcceptLoss bool `help:"What Redis lost is lost. Restore it from its backup instead, if there is one."`
 }

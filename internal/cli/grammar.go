@@ -22,6 +22,7 @@ type grammar struct {
 	Health  healthCmd  `cmd:"" group:"look" help:"Whether pings can be stored durably; exit code 1 if not. Needs no token."`
 	Ledger  ledgerCmd  `cmd:"" group:"look" help:"Do the books balance? Exit code 1 if not."`
 	Reload  reloadCmd  `cmd:"" group:"change" help:"Read the configuration file again, all or nothing."`
+	Level   levelCmd   `cmd:"" name:"log-level" group:"change" help:"Show how much is logged, or change it until the next reload or restart."`
 	Recover recoverCmd `cmd:"" group:"change" help:"Go on with a Redis that forgot."`
 
 	Org          orgCmd          `cmd:"" group:"change" help:"Organisations: list, show, add, set, enable, pause, test …"`

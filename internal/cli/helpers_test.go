@@ -140,6 +140,7 @@ func setup(t *testing.T) *bundle {
 		Reload: func(context.Context) ([]string, error) {
 			return []string{"log.level changed", "uni-f: webhook.url changed; nothing removed"}, b.reload
 		},
+		LogLevel: new(slog.LevelVar),
 		Recover: func(context.Context) error {
 			if !b.forgot {
 				return &service.Error{Code: service.CodeConflict, What: "Redis is the one this installation knows; there is nothing to recover."}

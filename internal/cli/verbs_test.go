@@ -271,6 +271,9 @@ func TestReloadAndRecover(t *testing.T) {
 	tr.do("", "reload")
 	tr.reload = errors.New("c.toml:3: log.level: must be \"debug\", \"info\", \"warn\" or \"error\"\nc.toml:9: smtp.port: must be 1 to 65535")
 	tr.do("", "reload")
+	tr.do("", "log-level")
+	tr.do("", "log-level", "debug")
+	tr.do("", "log-level")
 	tr.do("", "recover")
 	tr.do("", "recover", "--accept-loss")
 	tr.forgot = true
