@@ -123,20 +123,21 @@ generate: ## write generated files anew (config.toml)
 check-generated: generate ## fail when a generated file was not committed
 	git diff --exit-code
 
-# What the tests start, by the name of its Debian package, which is the program's too (but for php, of php-cli).
+# What the tests start, by the name of its Debian package, which is the program's too (but for php, of php-cli, and
+# postgres, of postgresql).
 # (policy-rc.d keeps apt from starting the services.)
 NEEDED := redis-server chromium curl openssl python3 php
-# Linux also tests what runs it there: units, alert rules, proxies.
+# Linux also tests what runs it there: units, alert rules, proxies; and what reads the database of a Hub.
 ifeq ($(shell uname -s),Linux)
-NEEDED += systemd prometheus nginx caddy
+NEEDED += systemd prometheus nginx caddy postgres
 endif
 
 sweep: deps ## register 5,000 users with 20 kills of the daemon in between, counted by an independent ORCID (about 5 minutes)
 	go test ./internal/chaos -run TestSweep -chaos.sweep=5000 -count=1 -timeout 15m -v
 
-deps: ## install what the tests need: redis-server, chromium, python3, php, on Linux also systemd, prometheus, nginx, caddy
-	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	missing="$${missing/ php/ php-cli}"; \
+deps: ## install what the tests need: redis-server, chromium, python3, php, on Linux also systemd, prometheus, nginx, caddy, postgresql
+	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	missing="$${missing/ php/ php-cli}"; missing="$${missing/ postgres/ postgresql}"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "make:$$missing missing; installing with apt-get"; \

@@ -61,6 +61,7 @@ var below = map[string][]string{
 	"internal/sim/selfsigned":  {},
 	"internal/redistest":       {},
 	"internal/orcidtest":       {},
+	"internal/postgrestest":    {},
 	"docs":                     {},
 	"docs/examples/receive":    {},
 }

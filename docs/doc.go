@@ -22,8 +22,10 @@
 //	printf 'orcid\n0000-0002-1825-0097\n' > users.csv
 //	-->
 //
-// Two more comments:
+// Three more comments:
 //
+//	<!-- postgres -->                  start a PostgreSQL; $HUB_DATABASE is an empty
+//	                                   database there
 //	<!-- world -->                     start a simulated ORCID (600 times as fast as
 //	                                   the real one), a webhook receiver and a daemon
 //	                                   with a Redis inside it and the credential "main"

@@ -67,6 +67,8 @@ func runBlocks(t *testing.T, p page) error {
 		switch {
 		case b.lang == "world":
 			here().daemon()
+		case b.lang == "postgres":
+			here().postgres()
 		case b.lang == "replace":
 			from, to, ok := strings.Cut(strings.Join(b.words, " "), " => ")
 			if !ok {

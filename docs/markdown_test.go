@@ -13,7 +13,7 @@ import (
 // block is a fenced block, a comment that acts as one, or a directive.
 type block struct {
 	line  int    // of its first line of text, in the page
-	lang  string // the first word behind the fence; "world" and "replace" for directives
+	lang  string // the first word behind the fence; "world", "postgres" and "replace" for directives
 	words []string
 	text  string
 }
@@ -46,7 +46,7 @@ type link struct {
 
 var (
 	fenceRE   = regexp.MustCompile("^( *)(```+|~~~+)(.*)$")
-	commentRE = regexp.MustCompile(`^<!-- (sh|toml|text|csv|json|go|diff|world|replace)\b(.*)$`)
+	commentRE = regexp.MustCompile(`^<!-- (sh|toml|text|csv|json|go|diff|world|postgres|replace)\b(.*)$`)
 	linkRE    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	headRE    = regexp.MustCompile(`^#{1,6} +(.*?)( +#+)?$`)
 	codeRE    = regexp.MustCompile("`[^`]*`")

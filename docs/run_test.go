@@ -36,12 +36,6 @@ var notRun = map[string]map[string]string{
 		"systemctl status dispatchd":                     "systemd",
 		"journalctl -u dispatchd -p warning --since -1h": "systemd",
 	},
-	"docs/migrate-from-hub.md": {
-		"mkdir -m 700 hub-export && cd hub-export":                                                                       "the blocks behind it have its result",
-		`psql -X -v ON_ERROR_STOP=1 -f ../export.sql "$HUB_DATABASE"`:                                                    "needs the Hub's PostgreSQL; a test of internal/hub runs export.sql on one",
-		`psql -XAtc "SELECT DISTINCT trim(u.orcid) FROM \"user\" u JOIN user_org uo ON uo.user_id = u.id`:                "needs the Hub's PostgreSQL",
-		`WHERE uo.org_id = 1 AND u.orcid_updated_at > now() - interval '7 days'" "$HUB_DATABASE" | sort -u > by-hub.txt`: "needs the Hub's PostgreSQL",
-	},
 	"docs/developing.md": {
 		"make test": "the tests themselves",
 		"go test -race ./internal/store -run TestLedger": "the tests themselves",

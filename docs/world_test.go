@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dispatchd/internal/admin"
+	"dispatchd/internal/postgrestest"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/sim/receiver"
 )
@@ -188,6 +189,14 @@ allow_private = ["127.0.0.0/8"]
 	w.must(os.WriteFile(filepath.Join(w.dir, "config.toml"), []byte(text), 0o600))
 	w.set("DISPATCHD_ADMIN_TOKEN_FILE", filepath.Join(data, "admin.token"))
 	w.must(w.background("dispatchd serve --config config.toml"))
+}
+
+// postgres starts a PostgreSQL, which stands for the Hub's.
+func (w *world) postgres() {
+	w.t.Helper()
+	server := postgrestest.Start(w.t)
+	w.set("PATH", w.get("PATH")+string(os.PathListSeparator)+server.Bin)
+	w.set("HUB_DATABASE", server.URL("postgres"))
 }
 
 // script wraps a block so that it begins where the one before ended.

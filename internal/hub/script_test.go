@@ -2,14 +2,10 @@ package hub
 
 import (
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"dispatchd/internal/postgrestest"
 )
 
 // The tables of Hubs of different ages, as far as the script looks: of 2019, with
@@ -45,16 +41,10 @@ UPDATE "user" SET is_deleted = true WHERE id = 2;
 `
 )
 
-// TestTheScriptRunsOnHubsOfAnyAge on a real PostgreSQL. It is not among what tests
-// install; without one this is skipped.
+// TestTheScriptRunsOnHubsOfAnyAge on a real PostgreSQL.
 func TestTheScriptRunsOnHubsOfAnyAge(t *testing.T) {
 	t.Parallel()
-	for _, program := range []string{"initdb", "postgres", "psql"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%s is missing", program)
-		}
-	}
-	psql := startPostgres(t)
+	server := postgrestest.Start(t)
 	script := filepath.Join(t.TempDir(), "export.sql")
 	write(t, script, SQL)
 	for name, c := range map[string]struct {
@@ -67,12 +57,12 @@ func TestTheScriptRunsOnHubsOfAnyAge(t *testing.T) {
 		"hub2020": {hub2020, 1, 1, 1, true, ""},
 		"hubnow":  {hubNow, 1, 1, 1, true, "key"},
 	} {
-		psql(".", "postgres", "-c", "CREATE DATABASE "+name)
+		server.Psql(".", "postgres", "-c", "CREATE DATABASE "+name)
 		tables := filepath.Join(t.TempDir(), name+".sql")
 		write(t, tables, c.tables)
-		psql(".", name, "-f", tables)
+		server.Psql(".", name, "-f", tables)
 		dir := t.TempDir()
-		psql(dir, name, "-f", script)
+		server.Psql(dir, name, "-f", script)
 		e, err := ReadExport(dir, nil)
 		if err != nil || e.Bad > 0 {
 			t.Fatalf("%s: %v, %q", name, err, e.Notes)
@@ -96,72 +86,5 @@ func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// startPostgres runs a server behind a unix socket until the test ends, and returns
-// what runs psql in a directory against a database. It refuses to be root's: then
-// it is run as the user that its package makes.
-func startPostgres(t *testing.T) func(dir, database string, args ...string) {
-	t.Helper()
-	home, err := os.MkdirTemp("", "hub-pg") // short: the path of a socket is
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(home) })
-	as := &syscall.SysProcAttr{}
-	if os.Getuid() == 0 {
-		owner, err := user.Lookup("postgres")
-		if err != nil {
-			t.Skip("root may not run PostgreSQL, and there is no user postgres")
-		}
-		uid, err1 := strconv.ParseUint(owner.Uid, 10, 32)
-		gid, err2 := strconv.ParseUint(owner.Gid, 10, 32)
-		if err1 != nil || err2 != nil {
-			t.Fatal(err1, err2)
-		}
-		if err := os.Chown(home, int(uid), int(gid)); err != nil {
-			t.Fatal(err)
-		}
-		as.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
-	data := filepath.Join(home, "data")
-	initdb := exec.CommandContext(t.Context(), "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-	initdb.SysProcAttr, initdb.Dir = as, home
-	if out, err := initdb.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	server := exec.Command("postgres", "-D", data, "-k", home, "-c", "listen_addresses=", "-c", "fsync=off")
-	server.SysProcAttr, server.Dir = as, home
-	var log strings.Builder
-	server.Stdout, server.Stderr = &log, &log
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = server.Process.Signal(syscall.SIGINT) // fast shutdown
-		_ = server.Wait()                         // how it ends says nothing
-	})
-	run := func(dir, database string, args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(t.Context(), "psql", append([]string{"-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", home, "-U", "postgres", "-d", database}, args...)...)
-		cmd.Dir = dir
-		return cmd.CombinedOutput()
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
-		out, err := run(".", "postgres", "-c", "SELECT 1")
-		if err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("PostgreSQL does not start: %v\n%s", err, out)
-		}
-	}
-	return func(dir, database string, args ...string) {
-		t.Helper()
-		if out, err := run(dir, database, args...); err != nil {
-			t.Fatalf("psql %q: %v\n%s", args, err, out)
-		}
 	}
 }
