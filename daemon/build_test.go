@@ -14,9 +14,14 @@ import (
 func TestWhereTheCommitComesFrom(t *testing.T) {
 	t.Parallel()
 	stamped := &debug.BuildInfo{Settings: []debug.BuildSetting{
-		{Key: "-compiler", Value: "gc"}, {Key: "-trimpath", Value: "true"}, {Key: "CGO_ENABLED", Value: "0"},
+		{Key: "-compiler", Value: "gc"},
+		{Key: "-trimpath", Value: "true"},
+		{Key: "CGO_ENABLED", Value: "0"},
 		{Key: "GOOS", Value: "linux"},
-		{Key: "vcs", Value: "git"}, {Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-11-26T00:00:00Z"}, {Key: "vcs.modified", Value: "true"},
+		{Key: "vcs", Value: "git"},
+		{Key: "vcs.revision", Value: "abc"},
+		{Key: "vcs.time", Value: "2026-11-26T00:00:00Z"},
+		{Key: "vcs.modified", Value: "true"},
 	}}
 	settings := []string{"-trimpath=true", "CGO_ENABLED=0"}
 	for name, c := range map[string]struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -47,10 +48,14 @@ func (d *drill) scrape(minutes int) {
 	d.read(raw, minutes)
 }
 
-// scrapeFrom is scrape of another daemon.
+// scrapeFrom is scrape of another daemon, with the patience of Prometheus.
 func (d *drill) scrapeFrom(url string, minutes int) {
 	d.w.t.Helper()
-	res, err := d.w.http.Get(url + "/metrics")
+	ctx, cancel := context.WithTimeout(d.w.t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/metrics", nil)
+	d.w.must(err)
+	res, err := d.w.http.Do(req)
 	d.w.must(err)
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)

@@ -194,6 +194,9 @@ func serveConfig(c *config.Config, path string, log *slog.Logger, level *slog.Le
 	if err != nil {
 		return errors.Join(err, callback.Close(), web.Close())
 	}
+	if admin, err = keepSpare(admin); err != nil {
+		return errors.Join(err, callback.Close(), web.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	signals := make(chan os.Signal, 4)
