@@ -265,5 +265,7 @@ const method = `
 - The curve is one run at each rate, after a burst that found what the daemon keeps up with.
 - Isolation: timeout 5 s; the untroubled and the troubled daemon take turns of 3 s, the other one is stopped meanwhile (SIGSTOP).
 - In a comparison of p99 a round is two turns of each, and its percentile is of both together.
-  Beside the stuck slots it begins when Redis has rewritten the append-only file that they made grow.
+- Stuck slots: two daemons with the same 1.1 million researchers, one of which has the slots. Both begin with an append-only file that was
+  just rewritten; what a rewrite costs while it lasts is told apart.
+- Redis is set up as the package's (rewrites of the append-only file from 256 MB on).
 `

@@ -39,8 +39,8 @@ func freeAddrs(n int) ([]string, error) {
 	return out, nil
 }
 
-// startRedis starts a redis-server with an append-only file as the daemon's
-// documentation asks for; fsync is "everysec" or "always".
+// startRedis starts a redis-server that is set up as the one of the package
+// (daemon/dist/redis-dispatchd.conf); fsync is "everysec" or "always".
 func startRedis(ctx context.Context, dir, fsync string) (*server, error) {
 	addrs, err := freeAddrs(1)
 	if err != nil {
@@ -54,7 +54,7 @@ func startRedis(ctx context.Context, dir, fsync string) (*server, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", //nolint:gosec // our own arguments
-		"--appendonly", "yes", "--appendfsync", fsync, "--maxmemory-policy", "noeviction",
+		"--appendonly", "yes", "--appendfsync", fsync, "--auto-aof-rewrite-min-size", "256mb", "--maxmemory-policy", "noeviction",
 		"--hash-max-listpack-entries", "128", "--hash-max-listpack-value", "1024",
 		"--loglevel", "warning", "--logfile", filepath.Join(dir, "redis.log"))
 	cmd.SysProcAttr = dieWithParent()
@@ -80,6 +80,17 @@ func (s *server) memory(ctx context.Context) (float64, error) {
 	}
 	i := infoNumbers(text)
 	return i["used_memory"] - i["mem_clients_normal"] - i["mem_aof_buffer"], nil
+}
+
+// rewrite begins to rewrite the append-only file, if it is not being rewritten.
+func (s *server) rewrite(ctx context.Context) error {
+	if err := s.rewritten(ctx); err != nil {
+		return err
+	}
+	if err := s.rdb.BgRewriteAOF(ctx).Err(); err != nil {
+		return fmt.Errorf("let redis rewrite its file: %w", err)
+	}
+	return nil
 }
 
 var errRewriting = errors.New("redis still rewrites its append-only file")
