@@ -172,6 +172,20 @@ func (b *books) told(u int) bool {
 	return true
 }
 
+// toldFrom reports whether a delivery carries that time or a later one.
+func (b *books) toldFrom(t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, list := range b.posts {
+		for _, g := range list {
+			if !g.updated.Before(t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // forgive drops what is owed for pings sent in a span of time: it says why in
 // the test, not here. It returns how many of them were still owed to somebody.
 func (b *books) forgive(from, to time.Time) int {

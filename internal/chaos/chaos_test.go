@@ -36,7 +36,7 @@ type tally struct {
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setting{
-		orgs: []string{"uni-a", "uni-b", "uni-c"}, users: probes + 400, smallDisk: true, timeout: "1s",
+		orgs: []string{"uni-a", "uni-b", "uni-c"}, users: probes + 400, smallDisk: true, clock: true, timeout: "1s",
 		behaviour: receiver.Slow(8*time.Millisecond, receiver.OK()), // so that some are in flight
 		belongs: func(u, o int) bool {
 			return u < probes || o == 0 && u%3 != 2 || o == 1 && u%2 == 0 || o == 2 && (u%5 == 0 || u%6 == 5)
@@ -74,7 +74,7 @@ func plan(all []fault, rng *rand.Rand, rounds int) []int {
 		n := f.short
 		if rounds > 0 {
 			n = 1
-			if f.share == 0 { // takes a minute
+			if f.share == 0 { // takes long
 				n = 1 + rounds/150
 			}
 		}
@@ -93,7 +93,15 @@ func plan(all []fault, rng *rand.Rand, rounds int) []int {
 		// The copy must be old enough: last, so that nobody waits for that.
 		slices.SortStableFunc(out, func(a, b int) int { return all[a].late - all[b].late })
 	}
+	slices.SortStableFunc(out, func(a, b int) int { return bit(all[a].last) - bit(all[b].last) })
 	return out
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // chaos is one run of TestChaos.

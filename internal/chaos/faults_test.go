@@ -27,7 +27,10 @@ type fault struct {
 	short, share int
 	strike       func(s *strike) error
 	late         int // orders the short version
-	blows        int // how often it strikes in one round; 0 means once
+	// last strikes after all others: pings are booked by the daemon's clock, which
+	// is ahead for a while then.
+	last  bool
+	blows int // how often it strikes in one round; 0 means once
 	// skip says why it cannot strike here; empty when it can.
 	skip string
 }
@@ -74,7 +77,7 @@ func faults(w *world) []fault {
 		{name: "redis rolled back", short: 1, share: 1, late: 1, strike: rollRedisBack},
 		{name: "disk full, redis frozen", short: 1, share: 2, strike: fillDisk, skip: w.diskWhy},
 		{name: "one receiver hangs", short: 1, share: 2, strike: hangReceiver},
-		{name: "clock jump", skip: "the clock of the machine belongs to everything on it; a time namespace moves monotonic clocks only"},
+		{name: "clock jump", short: 1, last: true, strike: jumpClock, skip: w.clockWhy},
 	}
 }
 
@@ -341,6 +344,34 @@ func fill(path string) error {
 		}
 	}
 	return errors.New("the small disk is larger than it should be")
+}
+
+// clockJump is longer than a lease: whatever is in flight looks given up.
+const clockJump = time.Minute
+
+// jumpClock sets Redis's clock, which is the daemon's too, a minute ahead and,
+// when the daemon has seen it, back. (That of the daemon's own machine counts
+// for nothing, and belongs to everything on this one.)
+func jumpClock(s *strike) error {
+	s.w.jumped += clockJump // what the daemon has told is never taken back
+	if err := s.w.redis.Jump(s.w.jumped); err != nil {
+		return err
+	}
+	// It asks Redis for the time every ten seconds.
+	err := within(20*time.Second, 100*time.Millisecond, func() error {
+		u := s.w.nextProbe()
+		if status, err := s.w.ping(u); err != nil || status != http.StatusNoContent {
+			return errors.Join(fmt.Errorf("a ping is answered %d", status), err)
+		}
+		if !s.w.books.toldFrom(time.Now().Add(s.w.jumped - clockJump/2)) {
+			return errors.New("nobody is told a time of the clock that jumped")
+		}
+		return nil
+	})
+	rest(s.between(200*time.Millisecond, 600*time.Millisecond))
+	err = errors.Join(err, s.w.redis.Jump(0))
+	s.over = time.Now()
+	return err
 }
 
 // hangReceiver lets one organisation hang; the others must not notice.

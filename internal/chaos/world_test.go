@@ -34,6 +34,8 @@ type setting struct {
 	timeout string
 	// smallDisk puts data_dir on a small file system, when that is possible.
 	smallDisk bool
+	// clock lets a test move Redis's clock, when that is possible.
+	clock     bool
 	paused    bool   // the organisations' deliveries wait from the start
 	orcidURL  string // of an ORCID to register with instead of the simulator
 	activated bool   // the callback listener is held over restarts, as dispatchd.socket does
@@ -61,7 +63,10 @@ type world struct {
 	books   *books
 	pinger  *http.Client
 	diskWhy string // why there is no small disk; empty when there is one
-	probe   int    // the user who was probed last
+	// clockWhy is why Redis's clock cannot be moved; empty when it can.
+	clockWhy string
+	jumped   time.Duration // how far ahead that was last
+	probe    int           // the user who was probed last
 
 	backup   string // copy of Redis's append-only file
 	backedUp time.Time
@@ -85,7 +90,7 @@ func newWorld(t *testing.T, set setting) *world {
 		t.Fatal(err)
 	}
 	w.mountDisk()
-	w.redis = redistest.Start(t)
+	w.startRedis()
 	w.rdb = w.redis.Client(t)
 	w.startSim()
 	w.books = newBooks(set)
@@ -122,6 +127,24 @@ func (w *world) must(err error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) startRedis() {
+	w.clockWhy = "not asked for"
+	if w.set.clock {
+		w.clockWhy = ""
+		if err := redistest.CanJump(); err != nil {
+			if os.Getenv("CI") != "" {
+				w.t.Error(err)
+			}
+			w.clockWhy = err.Error()
+		}
+	}
+	if w.clockWhy != "" {
+		w.redis = redistest.Start(w.t)
+		return
+	}
+	w.redis = redistest.StartWithClock(w.t)
 }
 
 func (w *world) mountDisk() {

@@ -26,6 +26,7 @@ type Server struct {
 	Addr string // host:port
 	Dir  string
 	args []string
+	env  []string // besides the test's own
 	cmd  *exec.Cmd
 	done chan error
 }
@@ -53,6 +54,14 @@ func New(dir string, args ...string) (*Server, error) {
 
 // at starts a server with its files in dir.
 func at(dir string, port int, args ...string) (*Server, error) {
+	s, err := prepare(dir, port, args...)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Restart()
+}
+
+func prepare(dir string, port int, args ...string) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of redis: %w", err)
 	}
@@ -62,7 +71,7 @@ func at(dir string, port int, args ...string) (*Server, error) {
 		"--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--hash-max-listpack-value", "1024",
 		"--loglevel", "warning", "--logfile", filepath.Join(dir, "redis.log"), "--enable-debug-command", "yes",
 	}, args...)
-	return s, s.Restart()
+	return s, nil
 }
 
 // freePort finds a port below those that the kernel hands out by itself: nobody
@@ -85,6 +94,7 @@ func (s *Server) URL() string { return "redis://" + s.Addr + "/0" }
 // Restart starts the process (again) and waits until it answers.
 func (s *Server) Restart() error {
 	cmd := exec.Command("redis-server", s.args...) //nolint:gosec,noctx // it lives until Kill; a test names its arguments
+	cmd.Env = append(os.Environ(), s.env...)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start redis-server (apt-get install redis-server): %w", err)
 	}
