@@ -25,6 +25,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
+	"dispatchd/internal/redistest"
 	"dispatchd/internal/sim"
 )
 
@@ -215,15 +216,7 @@ type trial struct {
 func startTrial(t *testing.T, bin string) trial {
 	t.Helper()
 	dir := t.TempDir()
-	var addr [3]string
-	for i := range addr {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr[i] = ln.Addr().String()
-		ln.Close()
-	}
+	addr := redistest.FreeAddresses(t, 3)
 	text := fmt.Sprintf("public_url = \"https://hub.example.edu\"\ndata_dir = %q\n[listen]\ncallback = %q\nadmin = %q\nweb = %q\n[redis]\nurl = \"embedded\"\n[orcid]\nenvironment = \"sandbox\"\n", dir, addr[0], addr[1], addr[2])
 	path := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -2,7 +2,6 @@ package docs
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dispatchd/internal/redistest"
 )
 
 // proxies says how the snippets of install.md are run: what is of the real
@@ -79,7 +80,7 @@ func TestProxies(t *testing.T) {
 			hooks, pages := backend(&callbacks, http.StatusNoContent), backend(&web, http.StatusOK)
 			defer hooks.Close()
 			defer pages.Close()
-			dir, listen := t.TempDir(), free(t)
+			dir, listen := t.TempDir(), redistest.FreeAddresses(t, 1)[0]
 			text := p.config(string(found[1]), listen, dir)
 			for old, server := range map[string]*httptest.Server{"127.0.0.1:8080": hooks, "127.0.0.1:8081": pages} {
 				if !strings.Contains(text, old) {
@@ -158,15 +159,4 @@ func TestProxies(t *testing.T) {
 			}
 		})
 	}
-}
-
-// free finds a free port of 127.0.0.1.
-func free(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

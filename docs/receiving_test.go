@@ -17,6 +17,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"dispatchd/internal/redistest"
 	"dispatchd/internal/sim/receiver"
 )
 
@@ -70,7 +71,7 @@ dispatchd user add "${ORCID_IDS%% *}" --org uni-a >&2`, 0, patience))
 
 func tryExample(t *testing.T, command []string, delivery receiver.Request, pass string) {
 	t.Helper()
-	addr := freeAddress(t)
+	addr := redistest.FreeAddresses(t, 1)[0]
 	port := addr[strings.LastIndex(addr, ":")+1:]
 	args := make([]string, len(command))
 	for i, a := range command {

@@ -20,6 +20,7 @@ import (
 
 	"dispatchd/internal/admin"
 	"dispatchd/internal/postgrestest"
+	"dispatchd/internal/redistest"
 	"dispatchd/internal/sim"
 	"dispatchd/internal/sim/receiver"
 )
@@ -84,8 +85,9 @@ func newWorld(t *testing.T) *world {
 	if here, err := os.Getwd(); err == nil {
 		w.set("DOCS", here)
 	}
-	for _, name := range []string{"CALLBACK", "WEB", "ADMIN", "SPARE"} {
-		w.addresses[name] = freeAddress(t)
+	free := redistest.FreeAddresses(t, 4)
+	for i, name := range []string{"CALLBACK", "WEB", "ADMIN", "SPARE"} {
+		w.addresses[name] = free[i]
 		w.set(name+"_ADDR", w.addresses[name])
 		w.set(name+"_URL", "http://"+w.addresses[name])
 	}
@@ -122,18 +124,6 @@ func (w *world) get(key string) string {
 		}
 	}
 	return value
-}
-
-// freeAddress finds a port that nobody has; the page's daemon takes it a moment
-// later.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func (w *world) orcid() {

@@ -114,7 +114,7 @@ func TestBlackBox(t *testing.T) {
 	const rounds = 3
 	for round := 1; round <= rounds; round++ {
 		w.must(w.pingAll())
-		w.must(within(15*time.Second, 20*time.Millisecond, func() error {
+		w.must(within(patience, 20*time.Millisecond, func() error {
 			if n := len(w.books.missing()); n > 0 {
 				return fmt.Errorf("%d deliveries are missing", n)
 			}
@@ -286,7 +286,7 @@ func (w *world) commands() int64 {
 func TestUnwanted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, setting{orgs: []string{"uni-a"}, users: 2})
-	w.must(within(10*time.Second, 20*time.Millisecond, func() error {
+	w.must(within(patience, 20*time.Millisecond, func() error {
 		if n := w.sim.Counters().Webhooks; n != 2 {
 			return fmt.Errorf("%d of 2 users are registered", n)
 		}
@@ -317,7 +317,7 @@ func TestUnwanted(t *testing.T) {
 	if _, err := w.ping(0); err != nil {
 		t.Fatal(err)
 	}
-	w.must(within(10*time.Second, 20*time.Millisecond, func() error {
+	w.must(within(patience, 20*time.Millisecond, func() error {
 		rows, err := w.sim.WebhooksOf(gone)
 		if err != nil {
 			return err

@@ -23,7 +23,12 @@ import (
 const probes = 64
 
 // maxRecovery is how soon after a fault deliveries must work again.
-const maxRecovery = 10 * time.Second
+func (o options) maxRecovery() time.Duration {
+	if o.claims() {
+		return 10 * time.Second
+	}
+	return patience
+}
 
 // tally is a row of the table.
 type tally struct {
@@ -179,7 +184,7 @@ func (c *chaos) round(f fault) bool {
 // recovers measures how long after the fault a new ping is told to everybody.
 func (c *chaos) recovers(over time.Time) (time.Duration, error) {
 	u := c.w.nextProbe()
-	err := within(maxRecovery-time.Since(over), 10*time.Millisecond, func() error {
+	err := within(opts.maxRecovery()-time.Since(over), 10*time.Millisecond, func() error {
 		if !c.w.books.pingedAfter(u, over) {
 			status, err := c.w.ping(u)
 			if err != nil {
@@ -202,7 +207,7 @@ func (c *chaos) recovers(over time.Time) (time.Duration, error) {
 func (c *chaos) settle(s *strike, row *tally) error {
 	var missing map[pair]ping
 	leased := 0
-	err := within(20*time.Second, 50*time.Millisecond, func() error {
+	err := within(patience, 50*time.Millisecond, func() error {
 		book, err := c.w.api.ledger()
 		if err != nil {
 			return err
@@ -327,7 +332,7 @@ const keptGoroutines = 128
 // callback listener keeps the goroutine of a connection that has ended for up to
 // 20 s: a long freeze leaves one for every ping that was given up.
 func (c *chaos) backToBase() error {
-	return within(25*time.Second, 200*time.Millisecond, func() error {
+	return within(patience, 200*time.Millisecond, func() error {
 		m, err := c.w.api.metrics()
 		if err != nil {
 			return err
@@ -448,7 +453,7 @@ func (w *world) metric(name string) (float64, error) {
 
 // backupRedis copies Redis's append-only file as an operator's backup would.
 func (w *world) backupRedis() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	// WAITAOF needs 7.2; a rewrite puts everything into the base file.
 	if err := w.rdb.ConfigSet(ctx, "appendfsync", "always").Err(); err != nil {

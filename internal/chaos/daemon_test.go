@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -92,6 +91,14 @@ func (d *daemon) kill() {
 	<-d.done
 }
 
+const (
+	// patience is for what has to happen some time. Beside every other test that
+	// may be late; what is promised in seconds is for bench to measure.
+	patience = time.Minute
+	// stopLimit is TimeoutStopSec of the unit: then systemd kills it.
+	stopLimit = 45 * time.Second
+)
+
 // term asks it to end and waits; it returns how long that took.
 func (d *daemon) term(within time.Duration) (time.Duration, error) {
 	began := time.Now()
@@ -164,18 +171,3 @@ func within(d, every time.Duration, f func() error) error {
 // rest lets d of the load go by: it is part of what a fault is, not a wait for
 // something to happen.
 func rest(d time.Duration) { <-time.After(d) }
-
-// ports finds n free ports of 127.0.0.1. They stay the same over restarts.
-func ports(t *testing.T, n int) []string {
-	t.Helper()
-	out := make([]string, n)
-	for i := range out {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		out[i] = ln.Addr().String()
-	}
-	return out
-}

@@ -92,7 +92,7 @@ func (s *strike) restart() error {
 	if err := s.w.daemon.start(); err != nil {
 		return err
 	}
-	return s.w.daemon.listening(10 * time.Second)
+	return s.w.daemon.listening(patience)
 }
 
 func killDaemon(s *strike) error {
@@ -101,7 +101,7 @@ func killDaemon(s *strike) error {
 }
 
 func endDaemon(s *strike) error {
-	if took, err := s.w.daemon.term(10 * time.Second); err != nil {
+	if took, err := s.w.daemon.term(stopLimit); err != nil {
 		return fmt.Errorf("after %s: %w", took, err)
 	}
 	return s.restart()
@@ -127,7 +127,7 @@ func freezeDaemonLong(s *strike) error { return s.freeze(lease + 2*time.Second) 
 // to two seconds while the disk is slow.
 func killRedis(fsync string) func(*strike) error {
 	return func(s *strike) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.w.rdb.ConfigSet(ctx, "appendfsync", fsync).Err(); err != nil {
 			return err
@@ -228,7 +228,7 @@ func rollRedisBack(s *strike) error {
 // still taken, that ORCID hears nothing, and then accepts the loss.
 func (s *strike) shoutsUntilRecovered() error {
 	var problems []string
-	if err := within(10*time.Second, 20*time.Millisecond, func() (err error) {
+	if err := within(patience, 20*time.Millisecond, func() (err error) {
 		if problems, err = s.w.api.problems(); err != nil {
 			return err
 		}
@@ -256,7 +256,7 @@ func (s *strike) shoutsUntilRecovered() error {
 			return fmt.Errorf("%d %ss at ORCID while Redis is distrusted", b-a, op)
 		}
 	}
-	return within(5*time.Second, 100*time.Millisecond, func() error {
+	return within(patience, 100*time.Millisecond, func() error {
 		err := s.w.api.do(http.MethodPost, "/v1/recover", "", map[string]bool{"accept_loss": true}, nil)
 		var answer *statusError
 		if err == nil || errors.As(err, &answer) && answer.status == http.StatusServiceUnavailable {
@@ -291,7 +291,7 @@ func fillDisk(s *strike) error {
 // fillSpool pings strangers until the spool is full too: it has free pages, and
 // a user who waits in it takes no more room.
 func (s *strike) fillSpool() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var next, refused atomic.Int64
 	next.Store(s.rng.Int64N(1 << 40))
@@ -386,7 +386,7 @@ func hangReceiver(s *strike) error {
 		err = fmt.Errorf("a ping while a receiver hangs: %d", status)
 	}
 	if err == nil {
-		err = within(2*time.Second, 5*time.Millisecond, func() error {
+		err = within(patience, 5*time.Millisecond, func() error {
 			for k := range s.w.books.missing() {
 				if k.user == u && names[k.org] != bad {
 					return fmt.Errorf("%s is not told while %s hangs", names[k.org], bad)

@@ -29,6 +29,10 @@ type options struct {
 
 var opts options
 
+// claims reports whether this is a long version, which runs alone: only then
+// seconds are counted.
+func (o options) claims() bool { return o.rounds > 0 || o.pending > 100_000 || o.restart > 5 }
+
 // built is the daemon's binary, made when the first test asks for it.
 var built = sync.OnceValues(build)
 

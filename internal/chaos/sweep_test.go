@@ -50,9 +50,9 @@ func TestSweep(t *testing.T) {
 		w.must(w.daemon.start())
 		// All that was sent has come by now, and the next daemon asks nothing yet.
 		came = append(came, orcid.State().Requests)
-		w.must(w.daemon.listening(30 * time.Second))
+		w.must(w.daemon.listening(patience))
 		killed++
-		w.must(within(30*time.Second, 10*time.Millisecond, func() error {
+		w.must(within(patience, 10*time.Millisecond, func() error {
 			if n := len(orcid.State().Rows); n == at && n < users {
 				return fmt.Errorf("kill %d: the sweep does not go on after %d users", killed, n)
 			}
@@ -69,7 +69,7 @@ func TestSweep(t *testing.T) {
 	if killed < kills/2 {
 		t.Errorf("only %d kills fell into the sweep", killed)
 	}
-	w.must(within(30*time.Second, 20*time.Millisecond, func() error {
+	w.must(within(patience, 20*time.Millisecond, func() error {
 		var r struct {
 			States map[string]int64 `json:"states"`
 			Sweep  struct{ Left int64 }

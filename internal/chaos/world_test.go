@@ -190,7 +190,7 @@ func (w *world) configure(bin string) *daemon {
 		}
 	})
 	w.t.Cleanup(func() { cancel(); serving.Wait() })
-	p := ports(w.t, 3)
+	p := redistest.FreeAddresses(w.t, 3)
 	orcidURL := "http://" + ln.Addr().String()
 	if w.set.orcidURL != "" {
 		orcidURL = w.set.orcidURL
@@ -246,10 +246,10 @@ const concurrency = 8
 
 // ready waits until the daemon listens and everything it needs works.
 func (w *world) ready() error {
-	if err := w.daemon.listening(10 * time.Second); err != nil {
+	if err := w.daemon.listening(patience); err != nil {
 		return err
 	}
-	return within(10*time.Second, 10*time.Millisecond, w.api.ready)
+	return within(patience, 10*time.Millisecond, w.api.ready)
 }
 
 // readKeys builds each user's callback URL as the daemon gives it to ORCID.
@@ -318,8 +318,8 @@ func (w *world) makeOrganisations() error {
 // newPinger is how ORCID calls: a bare POST without body, on kept connections.
 func newPinger() *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		MaxIdleConnsPerHost: 64, DisableCompression: true, ResponseHeaderTimeout: 5 * time.Second,
-	}, Timeout: 6 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		MaxIdleConnsPerHost: 64, DisableCompression: true, ResponseHeaderTimeout: 20 * time.Second,
+	}, Timeout: 21 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // post sends one ping and returns the status.
@@ -346,7 +346,7 @@ func (w *world) ping(u int) (int, error) {
 // waits reports whether the slot of a user waits or flies, or is a dead letter,
 // by the keys that the store's key table names.
 func (w *world) waits(org string, id orcid.ID) (bool, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for kind, test := range map[string]func(key string) (bool, error){
 		"due":  func(k string) (bool, error) { return found(w.rdb.ZScore(ctx, k, fmt.Sprint(id.Base())).Err()) },

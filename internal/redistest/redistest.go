@@ -74,18 +74,46 @@ func prepare(dir string, port int, args ...string) (*Server, error) {
 	return s, nil
 }
 
-// freePort finds a port below those that the kernel hands out by itself: nobody
-// else gets it before the server listens, or while a test has it stopped.
-func freePort() (port int, err error) {
+// FreeAddresses finds n addresses on loopback that a test's processes may listen
+// on, also after they were stopped: see freePorts.
+func FreeAddresses(t testing.TB, n int) []string {
+	t.Helper()
+	ports, err := freePorts(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make([]string, n)
+	for i, port := range ports {
+		out[i] = "127.0.0.1:" + strconv.Itoa(port)
+	}
+	return out
+}
+
+func freePort() (int, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return 0, err
+	}
+	return ports[0], nil
+}
+
+// freePorts finds ports below those that the kernel hands out by itself: nobody
+// else gets one before somebody listens there, or while a test has him stopped.
+func freePorts(n int) ([]int, error) {
 	const from, below = 12_000, 22_000 // a cluster also takes the port + 10000
-	for range 100 {
-		port = from + rand.IntN(below-from)
-		var ln *net.TCPListener
-		if ln, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}); err == nil {
-			return port, ln.Close()
+	var ports []int
+	for range 100 * n {
+		port := from + rand.IntN(below-from)
+		ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			continue // taken
+		}
+		defer ln.Close() // at the end, so that no two are the same
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
 		}
 	}
-	return 0, fmt.Errorf("find a free port: %w", err)
+	return nil, fmt.Errorf("no %d ports are free between %d and %d", n, from, below)
 }
 
 // URL returns the redis:// URL of the server.

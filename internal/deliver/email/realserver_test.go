@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"dispatchd/internal/deliver"
 	"dispatchd/internal/event"
+	"dispatchd/internal/redistest"
 )
 
 // msmtpd starts a mail server that is not ours (Debian's msmtp-mta) and returns
@@ -28,12 +30,10 @@ func msmtpd(t *testing.T, more ...string) (port int, dir string) {
 		}
 		t.Fatal(words)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	_, text, _ := strings.Cut(redistest.FreeAddresses(t, 1)[0], ":")
+	if port, err = strconv.Atoi(text); err != nil {
 		t.Fatal(err)
 	}
-	port = ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
 	dir = t.TempDir()
 	take := filepath.Join(dir, "take")
 	script := "#!/bin/sh\nf=$(mktemp " + dir + "/part.XXXXXX) && { echo \"$*\"; cat; } > $f && mv $f $f.mail\n"
