@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -128,7 +129,11 @@ func TestEveryMetricOfAlertsAndDashboardIsExported(t *testing.T) {
 	w.simple("uni-a")
 	w.pingAll(len(w.users), w.users)
 	w.everyoneTaken("uni-a", w.users...)
-	_, raw := w.raw("GET", "/metrics", nil)
+	var raw []byte
+	w.eventually("Redis answers in the second that a scrape gives it", func() bool {
+		_, raw = w.raw("GET", "/metrics", nil)
+		return bytes.Contains(raw, []byte("\ndispatchd_ledger_difference "))
+	})
 	exported := map[string]bool{"up": true} // Prometheus's own
 	for line := range strings.Lines(string(raw)) {
 		if name := regexp.MustCompile(`^[a-z_]+`).FindString(line); name != "" {

@@ -195,7 +195,7 @@ func (w *world) writeConfig(more string) {
 		redisURL = w.set.redisURL(w)
 	}
 	delivery := map[string]string{
-		"timeout": `"30s"`, "retry": `["50ms","50ms","100ms","100ms","100ms","100ms","100ms"]`, "quiet_period": `"0s"`,
+		"timeout": `"10s"`, "retry": `["50ms","50ms","100ms","100ms","100ms","100ms","100ms"]`, "quiet_period": `"0s"`,
 		"allow_private": `["127.0.0.0/8"]`,
 	}
 	for _, line := range w.set.delivery {

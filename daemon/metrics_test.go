@@ -24,8 +24,18 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 	w.pingAll(5, w.users)
 	w.everyoneTaken("uni-a", w.users...)
 	w.registered(clientMain, w.users...)
+	w.noted("uni-a")
 	families, err := w.d.app.reg.Gather()
-	w.must(err)
+	w.eventually("Redis answers in the second that a scrape gives it", func() bool {
+		w.must(err)
+		for _, f := range families {
+			if f.GetName() == "dispatchd_ledger_difference" {
+				return true
+			}
+		}
+		families, err = w.d.app.reg.Gather()
+		return false
+	})
 	for _, f := range families {
 		name, ours := strings.CutPrefix(f.GetName(), "dispatchd_")
 		if !ours {

@@ -192,8 +192,12 @@ func (w *world) idle() {
 // channel is the state of an organisation's webhook.
 func (w *world) channel(org string) service.Channel {
 	w.t.Helper()
-	v, err := w.d.app.service.Organisation(context.Background(), org)
-	if err != nil || len(v.Channels) == 0 {
+	var v service.View
+	var err error
+	if !within(patience, func() bool { // a disk that stalls makes Redis late
+		v, err = w.d.app.service.Organisation(context.Background(), org)
+		return err == nil
+	}) || len(v.Channels) == 0 {
 		w.t.Fatalf("organisation %s: %v", org, err)
 	}
 	return v.Channels[0]
