@@ -47,7 +47,7 @@ func StartWithClock(t testing.TB, args ...string) *Server {
 	must(err)
 	source, lib := filepath.Join(s.Dir, "clock.c"), filepath.Join(s.Dir, "clock.so")
 	must(os.WriteFile(source, clockSource, 0o600))
-	if said, err := exec.CommandContext(t.Context(), "cc", "-O2", "-shared", "-fPIC", "-o", lib, source).CombinedOutput(); err != nil {
+	if said, err := exec.CommandContext(t.Context(), "cc", "-O2", "-shared", "-fPIC", "-o", lib, source).CombinedOutput(); err != nil { //nolint:gosec // our own files
 		t.Fatalf("compile redis's clock: %v\n%s", err, said)
 	}
 	s.env = []string{"LD_PRELOAD=" + lib, "REDISTEST_CLOCK=" + s.clock()}
@@ -66,7 +66,7 @@ func (s *Server) setClock(ahead time.Duration) error {
 		return fmt.Errorf("open the clock of redis: %w", err)
 	}
 	defer f.Close()
-	if _, err := f.Write(binary.NativeEndian.AppendUint64(nil, uint64(ahead))); err != nil { //nolint:gosec // behind, too
+	if _, err := f.Write(binary.NativeEndian.AppendUint64(nil, uint64(ahead))); err != nil {
 		return fmt.Errorf("write the clock of redis: %w", err)
 	}
 	return nil
