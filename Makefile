@@ -1,7 +1,7 @@
 # make alone prints help: every target with ## behind it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build bench chaos restarts demo test lint vet generate check-generated deps clean stage deb test-deb sbom release reproducible install vuln fuzz
+.PHONY: help build bench chaos restarts demo test lint vet generate check-generated deps clean stage deb test-deb sbom release sign reproducible install vuln fuzz
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
@@ -24,6 +24,7 @@ GOVULN := $(TOOLS)/govulncheck-$(GOVULN_VERSION)
 DEB_VERSION ?= $(shell echo '$(VERSION)' | sed -E 's/^v([0-9])/\1/; /^[0-9]+\./!s/^/0.0.0+git$(shell git log -1 --format=%cd --date=format:%Y%m%d 2>/dev/null)./; s/-/./g')
 ARCH ?= $(shell go env GOARCH)
 PREFIX ?= /usr/local
+DIST ?= dist
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 help: ## show this help
@@ -65,11 +66,16 @@ sbom: build $(CYCLONEDX) ## write dist/dispatchd.cdx.json, what the program is m
 	@mkdir -p dist
 	$(CYCLONEDX) bin -json -output dist/dispatchd.cdx.json -version '$(VERSION)' bin/dispatchd
 
-release: ## everything of a release in dist/, with checksums
+release: ## everything of a release in dist/, with checksums; SIGN_KEY= (an SSH key) signs them
 	rm -rf dist
 	$(MAKE) deb sbom
 	cp bin/dispatchd dist/dispatchd_linux_$(ARCH)
 	cd dist && sha256sum dispatchd_* dispatchd.cdx.json > SHA256SUMS && sha256sum -c SHA256SUMS
+	$(if $(SIGN_KEY),$(MAKE) sign)
+
+sign: ## sign the checksums in dist/ with the SSH key SIGN_KEY=
+	rm -f $(DIST)/SHA256SUMS.sig
+	ssh-keygen -q -Y sign -f '$(SIGN_KEY)' -n dispatchd $(DIST)/SHA256SUMS
 
 reproducible: ## build what is committed as a release does, and again from an archive of it, and compare
 	daemon/dist/test-reproducible.sh
@@ -82,7 +88,7 @@ install: stage ## install program, man pages, completions and units; DESTDIR= an
 	install -Dm644 daemon/dist/completion/_dispatchd $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_dispatchd
 	install -Dm644 daemon/dist/completion/dispatchd.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/dispatchd.fish
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/dispatchd daemon/dist/alerts.yml daemon/dist/dashboard.json dist/stage/config.toml
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/dispatchd README.md docs/*.md docs/*.svg docs/*.png
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/dispatchd README.md SECURITY.md docs/*.md docs/*.svg docs/*.png
 	install -Dm644 daemon/dist/dispatchd.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.socket
 	sed 's,/usr/bin/dispatchd,$(PREFIX)/bin/dispatchd,' daemon/dist/dispatchd.service > dist/stage/dispatchd.service
 	install -Dm644 dist/stage/dispatchd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/dispatchd.service
@@ -123,10 +129,10 @@ generate: ## write generated files anew (config.toml)
 check-generated: generate ## fail when a generated file was not committed
 	git diff --exit-code
 
-# What the tests start, by the name of its Debian package, which is the program's too (but for php, of php-cli, and
-# postgres, of postgresql).
+# What the tests start, by the name of its Debian package, which is the program's too (but for php, of php-cli,
+# postgres, of postgresql, and ssh-keygen, of openssh-client).
 # (policy-rc.d keeps apt from starting the services.)
-NEEDED := redis-server chromium curl openssl python3 php
+NEEDED := redis-server chromium curl openssl python3 php ssh-keygen
 # Linux also tests what runs it there: units, alert rules, proxies; and what reads the database of a Hub.
 ifeq ($(shell uname -s),Linux)
 NEEDED += systemd prometheus nginx caddy postgres
@@ -137,7 +143,7 @@ sweep: deps ## register 5,000 users with 20 kills of the daemon in between, coun
 
 deps: ## install what the tests need: redis-server, chromium, python3, php, on Linux also systemd, prometheus, nginx, caddy, postgresql
 	@missing=""; for p in $(NEEDED); do PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	missing="$${missing/ php/ php-cli}"; missing="$${missing/ postgres/ postgresql}"; \
+	missing="$${missing/ php/ php-cli}"; missing="$${missing/ postgres/ postgresql}"; missing="$${missing/ ssh-keygen/ openssh-client}"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "make:$$missing missing; installing with apt-get"; \
