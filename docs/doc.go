@@ -7,6 +7,7 @@
 //	```sh test slow        run; it compiles something, and may take ten minutes
 //	```sh test background  started, and ended with the page; the next block runs
 //	                       when a daemon answers and has its Redis, or the block ended
+//	```sh booted           not run here, but by "make test-deb" in a Debian that runs
 //	```toml file=a.toml    written to that file; any language, any name
 //	```text output         what the test block before it printed, in this order:
 //	                       "…" stands for anything, a line "…" for any lines

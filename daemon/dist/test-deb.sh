@@ -1,12 +1,16 @@
 #!/bin/bash
 # Installs dist/*.deb in a fresh Debian 12 without systemd running, starts it on
 # the trial configuration and with its own Redis, upgrades, removes and purges it;
-# then boots that Debian and follows docs/install.md (test-install.sh). Needs root,
-# debootstrap, systemd-nspawn and a Debian mirror; ROOT= keeps and reuses the base
+# then boots that Debian, follows docs/install.md and does what the other pages do
+# with systemd (test-install.sh). Needs root, debootstrap, systemd-nspawn and a Debian mirror; ROOT= keeps and reuses the base
 # system.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 deb=$(ls -t dist/dispatchd_*.deb | head -1)
+missing=
+for p in debootstrap systemd-nspawn nsenter; do command -v $p >/dev/null || missing+=" $p"; done
+[ -z "$missing" ] || { echo "test-deb:$missing missing: apt-get install debootstrap systemd-container util-linux" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "test-deb: it must be root to boot a Debian" >&2; exit 1; }
 keep=${ROOT:-}
 root=${ROOT:-$(mktemp -d)}
 [ ! -d "$root" ] || chmod 755 "$root" # it is / to the users in it
@@ -117,4 +121,4 @@ say "the package installs, starts, upgrades, and purges, in ${SECONDS} s"
 for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done
 pids=()
 umount "$root/proc"
-daemon/dist/test-install.sh "$root" "$deb"
+daemon/dist/test-install.sh "$root" "$deb" "$root/tmp/two.deb"

@@ -1,11 +1,13 @@
 #!/bin/bash
-# Follows docs/install.md in a Debian 12 that runs: test-install.sh ROOT DEB boots
-# ROOT with systemd-nspawn, without a network, and does what the page says with
-# the page's own commands, from the package to the first delivery. ORCID is
-# `dispatchd simulate-orcid`, the organisation a receiver beside it. Needs root.
+# Follows docs/install.md in a Debian 12 that runs: test-install.sh ROOT DEB NEWER
+# boots ROOT with systemd-nspawn, without a network, and does what the page says
+# with the page's own commands, from the package to the first delivery. ORCID is
+# `dispatchd simulate-orcid`, the organisation a receiver beside it. Then it runs
+# the blocks "sh booted" of all pages, and what they tell in a sentence to do with
+# systemctl and journalctl; the package NEWER is what they upgrade to. Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root=$1 deb=$2 page=docs/install.md
+root=$1 deb=$2 newer=$3 page=docs/install.md
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'FAIL: %s\n' "$*" >&2; exit 1; }
 console=$(mktemp) work="$root/root"
@@ -103,3 +105,29 @@ for unit in dispatchd.service dispatchd.socket redis-server@dispatchd.service; d
 took=$SECONDS
 [ "$took" -lt 600 ] || fail "docs/install.md took $took s, 10 minutes are allowed"
 say "docs/install.md, from the package to the first delivery: $took s"
+
+say "what the pages do with systemd"
+cp "$newer" "$work/dispatchd_NEW_amd64.deb"
+rm -rf "$work/booted"; mkdir "$work/booted"
+awk -v dir="$work/booted" '
+  FNR == 1 { in_block = 0 }
+  /^```sh booted/ { in_block = 1; file = sprintf("%s/%02d.sh", dir, ++n); print "set -euxo pipefail" > file; next }
+  /^```/ { in_block = 0 }
+  in_block { print > file }' docs/*.md
+# Not what a person does in an editor, or what nothing is found by here.
+grep -hoE '`(systemctl|journalctl) [^`]+`' docs/*.md | tr -d '`' | sort -u | grep -vE ' edit |panic|disable' > "$work/booted/sentences"
+[ "$(cat "$work"/booted/* | grep -cE '^(systemctl|journalctl|apt) ')" -ge 10 ] || fail "the commands of the pages are not found"
+for block in "$work"/booted/*.sh; do inside bash -c "cd /root && bash /root/booted/${block##*/}"; done
+while read -r line; do
+  say "$line"
+  inside bash -c "set -euo pipefail; $line" </dev/null >"$work/said" || { cat "$work/said"; fail "$line"; }
+done < "$work/booted/sentences"
+[ "$(inside dpkg-query -Wf '${Version}' dispatchd)" = 99.0.0 ] || fail "it was not upgraded"
+grep -q 'msg=ready' <<< "$(inside journalctl -u dispatchd -o cat --no-pager)" || fail "journald has no line of the daemon"
+id=$(sed -n 3p "$work/users.csv")
+until_true registered
+inside curl -fsS -X POST -d '{}' -o /dev/null "$orcid/_sim/profiles/$id/change"
+until_true told
+for unit in dispatchd.service dispatchd.socket redis-server@dispatchd.service; do inside systemctl is-active --quiet "$unit" || fail "$unit does not run"; done
+[ "$(inside systemctl show -P NRestarts dispatchd)" = 0 ] || fail "it was started again"
+say "they work, and the next change is told"
