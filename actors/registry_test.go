@@ -156,7 +156,7 @@ func pauseFor(t *testing.T, d time.Duration) { pause(t.Context(), d) }
 // eventually polls; it is for real time only.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)

@@ -309,7 +309,7 @@ func (w *world) end() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM) // gone already is fine
 		select {
 		case <-p.done:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 			<-p.done
 		}

@@ -329,7 +329,7 @@ func TestShutdownCutsOffAnImportThatHangs(t *testing.T) {
 	}
 	began := time.Now()
 	b.must(b.srv.Shutdown(context.Background()))
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("Shutdown took %s", took)
 	}
 }

@@ -144,7 +144,7 @@ func setup(t testing.TB, change ...func(*Options)) *bundle {
 	b.must(err)
 	b.must(b.svc.Load(ctx))
 	o := Options{
-		Service: b.svc, Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) }, Wait: 300 * time.Millisecond,
+		Service: b.svc, Logger: log, Panics: func(c string) { t.Errorf("%s panicked", c) }, Wait: 3 * time.Second,
 		Now: func() time.Time { return time.UnixMilli(b.now.Load()) },
 	}
 	o.Location = func(id orcid.ID, callback string) string {

@@ -120,7 +120,7 @@ func (b *bundle) die(orgID string, id orcid.ID, n int) {
 	_, err := b.store.Enqueue(ctx, 0, []store.Target{{Org: orgID, Channel: event.Webhook, ORCID: id, Type: event.Updated, At: now, Entry: fmt.Sprintf("%d-%d", now.UnixMilli(), n)}}, 0)
 	b.must(err)
 	var c event.Claims
-	for deadline := time.Now().Add(10 * time.Second); len(c.Deliveries) == 0; {
+	for deadline := time.Now().Add(time.Minute); len(c.Deliveries) == 0; {
 		c, err = b.store.Claim(ctx, orgID, event.Webhook, 1, time.Minute)
 		b.must(err)
 		if time.Now().After(deadline) {
@@ -184,7 +184,7 @@ func TestAttemptsTestAndReplayOfTheOwnOrganisation(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.svc.Run(ctx) }()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		list, err := b.svc.DeadLetters(ctx, "uni-a", event.Webhook, "", 10)
 		b.must(err)

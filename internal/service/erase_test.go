@@ -25,7 +25,7 @@ func (b *testBundle) slot(t testing.TB, id orcid.ID) {
 // await polls until f is true.
 func await(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !f() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not happen", what)

@@ -216,7 +216,7 @@ func TestJobsRunAlsoWhenRedisWasAwayAtTheStart(t *testing.T) {
 	if err := b.redis.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		jobs, err := b.svc.Jobs(ctx)
 		if err == nil && len(jobs) == 1 && jobs[0].State == jobDone {

@@ -57,7 +57,7 @@ func TestMailIsRetimedAgainAfterACrash(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		tick, end := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
+		tick, end := time.NewTicker(5*time.Millisecond), time.After(time.Minute)
 		defer tick.Stop()
 		for !ok() {
 			select {

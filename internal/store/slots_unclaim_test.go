@@ -61,7 +61,7 @@ func TestAClaimWhoseAnswerIsLostGivesItsSlotsBack(t *testing.T) {
 // was sent is done once it goes on.
 func (b *slotBundle) flying(want int) {
 	b.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		states, err := b.s.Channels(context.Background(), []event.ChannelKey{{Org: "uni-a", Channel: event.Webhook}})
 		if err == nil && states[0].InFlight == want {

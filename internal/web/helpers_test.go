@@ -190,7 +190,7 @@ func (w *world) org(id, name, contact string) {
 // eventually polls until ok.
 func (w *world) eventually(what string, ok func() bool) {
 	w.Helper()
-	end := time.After(30 * time.Second)
+	end := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

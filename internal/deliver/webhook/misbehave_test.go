@@ -142,7 +142,11 @@ func TestMisbehaviour(t *testing.T) {
 					c.answer(conn)
 				}
 			})
-			s := newSender(t, Options{Timeout: short})
+			limit := time.Minute
+			if c.slow {
+				limit = short
+			}
+			s := newSender(t, Options{Timeout: limit})
 			d := newDelivery(t)
 			o := newOrg("http://" + addr)
 			poured.Store(0)
@@ -159,10 +163,7 @@ func TestMisbehaviour(t *testing.T) {
 				t.Errorf("words %q, want %q in them", w, c.words)
 			}
 			if c.slow && took < short-50*time.Millisecond || took > short+slack {
-				t.Errorf("took %s, timeout %s", took, short)
-			}
-			if !c.slow && took > short && a.Kind == deliver.KindTimeout {
-				t.Errorf("took %s", took)
+				t.Errorf("took %s, timeout %s", took, limit)
 			}
 			if wantSlow := c.slow && a.Status > 0; a.SlowBody != wantSlow {
 				t.Errorf("SlowBody %v", a.SlowBody)
