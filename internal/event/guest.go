@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"strings"
 
 	"dispatchd/internal/orcid"
 )
@@ -11,9 +12,11 @@ import (
 type Guest struct {
 	ORCID orcid.ID
 	URL   string
-	Org   string // whose callback it is
-	// Gone says that the row is to go: the organisation took it back, or the user
-	// or the organisation left.
+	// Orgs are whose callback it is. ORCID has one row for a URL, whoever asked for
+	// it, so those who want the same share it.
+	Orgs []string
+	// Gone says that the row is to go: the last organisation took it back, or the
+	// user or the organisation left. Orgs is who that was.
 	Gone bool
 	// Registration is where the row stands at ORCID; its Credential is who owns
 	// it there, or is to. Base means nothing here, and Epoch is always 1.
@@ -24,4 +27,6 @@ type Guest struct {
 }
 
 // String names it without its path, which may hold a secret.
-func (g Guest) String() string { return fmt.Sprintf("callback of %s for %s", g.Org, g.ORCID) }
+func (g Guest) String() string {
+	return fmt.Sprintf("callback of %s for %s", strings.Join(g.Orgs, " and "), g.ORCID)
+}

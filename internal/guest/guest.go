@@ -17,6 +17,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,7 +246,7 @@ func (k *Keeper) step(ctx context.Context, id orcid.ID, url string) (_ *orcid.An
 	}
 	row, look, more := settle(row, p.kind, answer, k.o.Now())
 	if answer.Detail != "" {
-		k.log.Info("ORCID about a callback of an organisation", "orcid", id, "org", row.Org, "credential", row.Registration.Credential, "operation", p.kind.String(), "err", answer.Detail)
+		k.log.Info("ORCID about a callback of an organisation", "orcid", id, "org", strings.Join(row.Orgs, ","), "credential", row.Registration.Credential, "operation", p.kind.String(), "err", answer.Detail)
 	}
 	_, err = k.o.Store.SaveGuest(ctx, row, look)
 	if errors.Is(err, event.ErrConflict) {
@@ -259,13 +260,13 @@ func (k *Keeper) step(ctx context.Context, id orcid.ID, url string) (_ *orcid.An
 // is left who could want it.
 func (k *Keeper) wait(ctx context.Context, row event.Guest, now time.Time) error {
 	credential, key := row.Registration.Credential, Key{row.ORCID, row.URL}
-	if _, ok := k.o.Directory.Organisation(row.Org); !ok && row.Gone {
+	if row.Gone && !slices.ContainsFunc(row.Orgs, k.exists) {
 		level := slog.LevelDebug
 		if k.stranded.giveUp(credential) {
 			level = slog.LevelWarn
 		}
 		k.log.Log(ctx, level, "callbacks of an organisation that was removed stay at ORCID: their credential is not configured, and no other may remove them",
-			"org", row.Org, "credential", credential)
+			"org", strings.Join(row.Orgs, ","), "credential", credential)
 		k.stranded.remove(key)
 		_, err := k.o.Store.SaveGuest(ctx, row, time.Time{})
 		return err
@@ -319,13 +320,37 @@ func (k *Keeper) look(ctx context.Context, id orcid.ID, url string) (*event.Gues
 		return nil, "", err
 	}
 	// A record that is not there says nothing: whoever leaves is marked as gone.
-	if u != nil && !slices.ContainsFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == g.Org }) {
-		g.Gone = true
-		return g, "", nil
+	if u != nil {
+		left := slices.DeleteFunc(slices.Clone(g.Orgs), func(orgID string) bool {
+			return !slices.ContainsFunc(u.Affiliations, func(a event.Affiliation) bool { return a.Org == orgID })
+		})
+		if len(left) == 0 {
+			g.Gone = true
+			return g, "", nil
+		}
+		g.Orgs = left
 	}
-	o, ok := k.o.Directory.Organisation(g.Org)
-	if !ok {
-		return g, g.Registration.Credential, nil // nobody knows; it stays as it is
+	return g, k.credential(g), nil
+}
+
+// credential is which one is to own a row: the one that does, while it serves
+// any of the organisations.
+func (k *Keeper) credential(g *event.Guest) string {
+	first := ""
+	for _, orgID := range g.Orgs {
+		o, ok := k.o.Directory.Organisation(orgID)
+		if !ok || o.Credential == g.Registration.Credential {
+			return g.Registration.Credential // or nobody knows, and it stays as it is
+		}
+		if first == "" {
+			first = o.Credential
+		}
 	}
-	return g, o.Credential, nil
+	return first
+}
+
+// exists reports whether there is such an organisation.
+func (k *Keeper) exists(orgID string) bool {
+	_, ok := k.o.Directory.Organisation(orgID)
+	return ok
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ func TestDecide(t *testing.T) {
 		"refused, moved":             {event.RegRefused, "main", "other", register.Put, "other", false},
 		"refused, taken back":        {event.RegRefused, "main", "", 0, "", true},
 	} {
-		g := event.Guest{Org: "uni-a", URL: callback, Registration: event.Registration{Credential: c.owner, State: c.state, Epoch: 1, Changed: noon}}
+		g := event.Guest{Orgs: []string{"uni-a"}, URL: callback, Registration: event.Registration{Credential: c.owner, State: c.state, Epoch: 1, Changed: noon}}
 		p := decide(g, c.credential, noon)
 		asks := ""
 		if p.kind != 0 {
@@ -183,7 +184,7 @@ func TestARowEndsAsWanted(t *testing.T) {
 		w, k, dir := newWorld(t)
 		serving(dir, "main")
 		ctx, credential := context.Background(), "main"
-		w.row = &event.Guest{Org: "uni-a", URL: callback, Version: "new", Registration: event.Registration{Credential: "main", Epoch: 1}}
+		w.row = &event.Guest{Orgs: []string{"uni-a"}, URL: callback, Version: "new", Registration: event.Registration{Credential: "main", Epoch: 1}}
 		calls := 0
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
@@ -233,7 +234,7 @@ func TestWhatIsAsWantedIsNotAskedFor(t *testing.T) {
 	t.Parallel()
 	w, k, dir := newWorld(t)
 	serving(dir, "main")
-	w.row = &event.Guest{Org: "uni-a", URL: callback, Version: "new"}
+	w.row = &event.Guest{Orgs: []string{"uni-a"}, URL: callback, Version: "new"}
 	for range 5 {
 		if _, err := k.Settle(context.Background(), orcid.ID{}, callback); err != nil {
 			t.Fatal(err)
@@ -261,7 +262,7 @@ func TestNothingIsUnregisteredWhileRedisForgot(t *testing.T) {
 	w, k, dir := newWorld(t)
 	serving(dir, "main")
 	w.owner = "main"
-	w.row = &event.Guest{Org: "uni-a", URL: callback, Gone: true, Version: "v", Registration: event.Registration{Credential: "main", State: event.RegAlive, Epoch: 1}}
+	w.row = &event.Guest{Orgs: []string{"uni-a"}, URL: callback, Gone: true, Version: "v", Registration: event.Registration{Credential: "main", State: event.RegAlive, Epoch: 1}}
 	k.o.Guard = func() error { return errors.New("redis forgot") }
 	if _, err := k.Settle(context.Background(), orcid.ID{}, callback); err == nil || len(w.sent) != 0 {
 		t.Errorf("%v: %v", err, w.sent)
@@ -272,7 +273,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	w, k, dir := newWorld(t)
 	serving(dir, "main")
-	w.row = &event.Guest{Org: "uni-a", URL: callback, Version: "new"}
+	w.row = &event.Guest{Orgs: []string{"uni-a"}, URL: callback, Version: "new"}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { k.Run(ctx); close(done) }()
@@ -291,4 +292,35 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	}
 	cancel()
 	<-done
+}
+
+// TestASharedRowStaysWithWhoOwnsIt while one of its organisations is served by
+// the owner, and moves with the last.
+func TestASharedRowStaysWithWhoOwnsIt(t *testing.T) {
+	t.Parallel()
+	w, k, dir := newWorld(t)
+	serving(dir, "main")
+	dir.Put(org.Organisation{ID: "uni-b", Credential: "other"})
+	w.user.Affiliations = append(w.user.Affiliations, event.Affiliation{Org: "uni-b"})
+	w.row = &event.Guest{Orgs: []string{"uni-b", "uni-a"}, URL: callback, Version: "new", Registration: event.Registration{Credential: "main", Epoch: 1}}
+	settle := func(want ...string) {
+		t.Helper()
+		w.sent = nil
+		if _, err := k.Settle(t.Context(), orcid.ID{}, callback); err != nil || !slices.Equal(w.sent, want) {
+			t.Errorf("sent %v (%v), want %v", w.sent, err, want)
+		}
+	}
+	settle("put main")
+	settle()
+	// One leaves without the row being told, as after a crash.
+	w.user = &event.User{Affiliations: []event.Affiliation{{Org: "uni-b"}}}
+	settle("delete main", "put other")
+	if w.row == nil || !slices.Equal(w.row.Orgs, []string{"uni-b"}) || w.owner != "other" {
+		t.Errorf("%+v of %s", w.row, w.owner)
+	}
+	w.user = &event.User{}
+	settle("delete other")
+	if w.row != nil || w.owner != "" {
+		t.Errorf("%+v of %s", w.row, w.owner)
+	}
 }

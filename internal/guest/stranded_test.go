@@ -15,7 +15,7 @@ import (
 // alive is a row that the credential main has at ORCID.
 func alive(w *world) {
 	w.owner = "main"
-	w.row = &event.Guest{Org: "uni-a", URL: callback, Version: "new", Registration: event.Registration{Credential: "main", Epoch: 1, State: event.RegAlive}}
+	w.row = &event.Guest{Orgs: []string{"uni-a"}, URL: callback, Version: "new", Registration: event.Registration{Credential: "main", Epoch: 1, State: event.RegAlive}}
 }
 
 // A row whose credential is gone waits for it, is looked at once an hour, says so

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
+	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/store"
 )
@@ -46,8 +48,7 @@ func TestCallbacksOfOnesOwn(t *testing.T) {
 	// Nobody else's users, nobody else's callbacks.
 	a.want(404, noUser(maria), "PUT", path(maria, ping), "")
 	a.want(404, noUser(maria), "DELETE", path(maria, ping), "")
-	other.want(409, "-", "PUT", path(josiah, ping), "")
-	other.want(409, "-", "DELETE", path(josiah, ping), "")
+	other.want(404, "-", "DELETE", path(josiah, ping), "")
 	if owner, _ := b.rows.Load(row); owner != "main" {
 		t.Error("another organisation removed it")
 	}
@@ -129,9 +130,75 @@ func TestCallbacksAreBounded(t *testing.T) {
 		a.want(201, "", "PUT", fmt.Sprintf("/api/v1/%s/webhook/https%%3A%%2F%%2Fa.example%%2F%d", josiah, i), "")
 	}
 	a.want(409, "-", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Fmore", "")
+	a.want(404, "-", "DELETE", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Funknown", "")
 	// Another organisation of the researcher is not shut out by that.
 	b.user("uni-b", josiah)
 	b.as("uni-b").want(201, "", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fb.example%2Fping", "")
 	a.want(204, "", "DELETE", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2F0", "")
 	a.want(201, "", "PUT", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Fmore", "")
+}
+
+// TestRemovalsThatWaitAreBounded: each is remembered until ORCID has answered.
+func TestRemovalsThatWaitAreBounded(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	a := b.as("uni-a")
+	b.user("uni-a", josiah)
+	b.refuse.Store(&orcid.Answer{Kind: orcid.Unavailable, Status: 503, Detail: "503 try later"})
+	for i := range store.MaxGuests {
+		a.want(202, "-", "DELETE", fmt.Sprintf("/api/v1/%s/webhook/https%%3A%%2F%%2Fa.example%%2Fgone%d", josiah, i), "")
+	}
+	a.want(409, "-", "DELETE", "/api/v1/"+josiah+"/webhook/https%3A%2F%2Fa.example%2Fmore", "")
+}
+
+// TestNobodyLearnsWhoElseHasACallback: with a URL that another organisation of
+// the researcher has, every answer is that to one that nobody has, and neither
+// takes it from the other.
+func TestNobodyLearnsWhoElseHasACallback(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, org := range []string{"uni-a", "uni-b"} {
+		b.user(org, josiah)
+	}
+	a, other := b.as("uni-a"), b.as("uni-b")
+	at := func(name string) string { return "/api/v1/" + josiah + "/webhook/https%3A%2F%2Fx.example%2F" + name }
+	const row = josiah + " https://x.example/taken"
+	there := func(when string, want bool) {
+		t.Helper()
+		if _, is := b.rows.Load(row); is != want {
+			t.Errorf("%s: at ORCID %v, want %v", when, is, want)
+		}
+	}
+	a.want(201, "", "PUT", at("taken"), "")
+	for _, step := range []struct {
+		verb   string
+		status int
+	}{{"DELETE", 404}, {"PUT", 201}, {"PUT", 204}, {"DELETE", 204}, {"DELETE", 404}, {"PUT", 201}} {
+		free := other.want(step.status, "-", step.verb, at("free"), "")
+		taken := other.want(step.status, "-", step.verb, at("taken"), "")
+		for _, name := range []string{"Location", "Content-Type"} {
+			if got, want := strings.ReplaceAll(taken.Header.Get(name), "taken", "free"), free.Header.Get(name); got != want {
+				t.Errorf("%s: %s %q, want %q", step.verb, name, got, want)
+			}
+		}
+		if taken.body != free.body {
+			t.Errorf("%s: %s, want %s", step.verb, taken.body, free.body)
+		}
+		there("after the other's "+step.verb, true)
+	}
+	a.want(204, "", "PUT", at("taken"), "")
+	a.want(204, "", "DELETE", at("taken"), "")
+	a.want(404, "-", "DELETE", at("taken"), "")
+	there("when one of two has gone", true)
+	// Who joins while it waits to go keeps it.
+	b.refuse.Store(&orcid.Answer{Kind: orcid.Unavailable, Status: 503, Detail: "503 try later"})
+	other.want(202, "-", "DELETE", at("taken"), "")
+	a.want(404, "-", "DELETE", at("taken"), "")
+	a.want(202, "-", "PUT", at("taken"), "")
+	rows, err := b.store.Guests(context.Background(), orcidID(t, josiah))
+	b.must(err)
+	i := slices.IndexFunc(rows, func(g event.Guest) bool { return g.URL == "https://x.example/taken" })
+	if i < 0 || rows[i].Gone || !slices.Equal(rows[i].Orgs, []string{"uni-a"}) {
+		t.Errorf("%+v", rows)
+	}
 }

@@ -33,7 +33,8 @@ type CallbackState struct {
 
 // PutCallback registers a URL of the organisation's own at ORCID for one of its
 // users. It is durable when it returns; what ORCID says is waited for until ctx
-// ends. One that is registered already is not registered again.
+// ends. One that is registered already is not registered again: organisations
+// that want the same URL share what is at ORCID, without hearing of each other.
 func (s *Service) PutCallback(ctx context.Context, by By, orgID string, id orcid.ID, url string) (CallbackState, error) {
 	o, err := s.ownUser(ctx, orgID, id)
 	if err != nil {
@@ -42,23 +43,32 @@ func (s *Service) PutCallback(ctx context.Context, by By, orgID string, id orcid
 	if err := s.validCallback(url); err != nil {
 		return CallbackState{}, badField("callback_url", err)
 	}
+	shared := false
 	write := func() (event.RegState, error) {
 		s.leaving.RLock()
 		defer s.leaving.RUnlock()
 		g, err := s.callback(ctx, id, url)
-		switch {
-		case err != nil:
+		if err != nil {
 			return 0, err
-		case g.Org != "" && g.Org != orgID:
-			return 0, &Error{Code: CodeConflict, What: "This call-back URL is registered for this user by another organisation."}
-		case g.Org != "" && !g.Gone && g.Registration.State == event.RegAlive:
+		}
+		mine := !g.Gone && slices.Contains(g.Orgs, orgID)
+		if mine && g.Registration.State == event.RegAlive {
 			return event.RegAlive, nil
 		}
-		if g.Org == "" || g.Registration.State == event.RegRefused {
+		shared = len(g.Orgs) > 0 && !slices.Contains(g.Orgs, orgID)
+		if len(g.Orgs) == 0 || g.Registration.State == event.RegRefused {
 			g.Registration = event.Registration{Credential: o.Credential, Epoch: 1, Changed: s.now()}
 		}
-		g.Org, g.Gone = orgID, false
-		_, err = s.o.Store.AddGuest(ctx, g, s.now())
+		switch {
+		case g.Gone || len(g.Orgs) == 0:
+			g.Orgs, g.Gone = []string{orgID}, false
+		case shared:
+			g.Orgs = append(g.Orgs, orgID)
+		}
+		_, err = s.o.Store.AddGuest(ctx, g, orgID, s.now())
+		if errors.Is(err, store.ErrFull) {
+			return 0, &Error{Code: CodeConflict, What: fmt.Sprintf("This user has %d call-back URLs of yours already, which is all there may be.", store.MaxGuests), Do: "Remove one first."}
+		}
 		return g.Registration.State, err
 	}
 	state, err := s.writeCallback(write)
@@ -66,13 +76,20 @@ func (s *Service) PutCallback(ctx context.Context, by By, orgID string, id orcid
 		return CallbackState{}, err
 	}
 	s.audit(by, "callback registered", "org", orgID, "orcid", id)
-	if state == event.RegAlive {
-		return CallbackState{State: state}, nil
+	st := CallbackState{State: state}
+	if state != event.RegAlive {
+		if st, err = s.settleCallback(ctx, id, url); err != nil {
+			return CallbackState{}, err
+		}
 	}
-	return s.settleCallback(ctx, id, url)
+	if shared && st.State == event.RegAlive {
+		st.Kind = orcid.Created // as if it were the only one: that another has it is not to be told
+	}
+	return st, nil
 }
 
-// DeleteCallback removes it again. One that is not ours to know of, made before
+// DeleteCallback removes it again; another organisation that registered the same
+// keeps it. One that is not ours to know of, made before
 // this hub was there, is removed too when ORCID finds that the credential owns
 // it.
 func (s *Service) DeleteCallback(ctx context.Context, by By, orgID string, id orcid.ID, url string) (CallbackState, error) {
@@ -83,24 +100,42 @@ func (s *Service) DeleteCallback(ctx context.Context, by By, orgID string, id or
 	if err := s.validCallback(url); err != nil {
 		return CallbackState{}, badField("callback_url", err)
 	}
+	var removed CallbackState // RegNone
+	settle := false
 	write := func() (event.RegState, error) {
+		removed, settle = CallbackState{}, false
 		g, err := s.callback(ctx, id, url)
-		switch {
-		case err != nil:
+		if err != nil {
 			return 0, err
-		case g.Org != "" && g.Org != orgID:
-			return 0, &Error{Code: CodeConflict, What: "This call-back URL is registered for this user by another organisation."}
-		case g.Org == "":
-			g.Registration = event.Registration{Credential: o.Credential, Epoch: 1, State: event.RegDeleting, Changed: s.now()}
 		}
-		g.Org, g.Gone = orgID, true
-		_, err = s.o.Store.AddGuest(ctx, g, s.now())
+		switch mine := slices.Index(g.Orgs, orgID); {
+		case len(g.Orgs) == 0:
+			g.Registration = event.Registration{Credential: o.Credential, Epoch: 1, State: event.RegDeleting, Changed: s.now()}
+			g.Orgs, g.Gone, settle = []string{orgID}, true, true
+		case mine < 0: // as if there were none: that another has it is not to be told
+			removed.Kind = orcid.NoSuchWebhook
+			return 0, nil
+		case !g.Gone && len(g.Orgs) > 1: // the others keep it
+			g.Orgs = slices.Delete(g.Orgs, mine, mine+1)
+		default:
+			g.Gone, settle = true, true
+		}
+		_, err = s.o.Store.AddGuest(ctx, g, orgID, s.now())
+		if errors.Is(err, store.ErrFull) {
+			return 0, &Error{Code: CodeConflict, What: fmt.Sprintf("ORCID has not answered about %d call-back URLs of this user that you removed.", store.MaxGuests), Do: "Try again later."}
+		}
 		return g.Registration.State, err
 	}
 	if _, err := s.writeCallback(write); err != nil {
 		return CallbackState{}, err
 	}
+	if removed.Kind == orcid.NoSuchWebhook {
+		return removed, nil
+	}
 	s.audit(by, "callback removed", "org", orgID, "orcid", id)
+	if !settle {
+		return removed, nil
+	}
 	return s.settleCallback(ctx, id, url)
 }
 
@@ -168,8 +203,6 @@ func (s *Service) writeCallback(write func() (event.RegState, error)) (event.Reg
 		state, err := write()
 		switch {
 		case errors.Is(err, event.ErrConflict) && tries < 10:
-		case errors.Is(err, store.ErrFull):
-			return state, &Error{Code: CodeConflict, What: fmt.Sprintf("This user has %d call-back URLs of yours already, which is all there may be.", store.MaxGuests), Do: "Remove one first."}
 		case err != nil:
 			return state, Explain("write the callback", err)
 		default:

@@ -124,9 +124,11 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 	}
 	for _, g := range guests {
 		r := g.Registration
-		story.Callbacks = append(story.Callbacks, StoryCallback{
-			Org: g.Org, URL: g.URL, Credential: r.Credential, State: r.State.String(), Since: r.Changed, Leaving: g.Gone, Waits: s.waitsFor(g), Tries: r.Tries, Status: r.Status,
-		})
+		for _, orgID := range g.Orgs {
+			story.Callbacks = append(story.Callbacks, StoryCallback{
+				Org: orgID, URL: g.URL, Credential: r.Credential, State: r.State.String(), Since: r.Changed, Leaving: g.Gone, Waits: s.waitsFor(g, orgID), Tries: r.Tries, Status: r.Status,
+			})
+		}
 	}
 	on, err := s.o.Store.Suppressions(ctx, []orcid.ID{id})
 	if err != nil {
@@ -159,9 +161,9 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 }
 
 // waitsFor says which credential a callback waits for that is not configured.
-func (s *Service) waitsFor(g event.Guest) string {
+func (s *Service) waitsFor(g event.Guest, orgID string) string {
 	r := g.Registration
-	o, ok := s.o.Directory.Organisation(g.Org)
+	o, ok := s.o.Directory.Organisation(orgID)
 	settled := r.State == event.RegAlive || r.State == event.RegRefused
 	if r.Credential == "" || slices.Contains(s.o.Credentials(), r.Credential) || !g.Gone && settled && (!ok || o.Credential == r.Credential) {
 		return ""

@@ -16,10 +16,12 @@ import (
 )
 
 // MaxGuests is how many callbacks of its own an organisation may have for one
-// user: another's do not count, or one could shut the others out.
+// user, and how many more that are to go: another's do not count, or one could
+// shut the others out.
 const MaxGuests = 20
 
-// ErrFull says that an organisation has MaxGuests callbacks for a user already.
+// ErrFull says that an organisation has MaxGuests callbacks for a user already,
+// or that as many are to go.
 var ErrFull = errors.New("the organisation has as many callbacks for the user as can be kept")
 
 type guestScripts struct {
@@ -41,8 +43,8 @@ func newGuestScripts() guestScripts {
 // guestSaveBody: KEYS mark, the user's guests, work, counts; ARGV mark, member of
 // work, URL, the row as it was read (” none), the row (” removes), when to look
 // again (ms), how many of one organisation a user may have, changes of the
-// counts. Returns 1, 0 when
-// the row was changed meanwhile, or -1 when there are too many.
+// counts, the organisation that asks (” none, and nothing is too many). Returns
+// 1, 0 when the row was changed meanwhile, or -1 when there are too many.
 const guestSaveBody = `
 local was = redis.call('HGET', KEYS[2], ARGV[3]) or ''
 if was ~= ARGV[4] then return 0 end
@@ -50,10 +52,11 @@ if ARGV[5] == '' then
   redis.call('HDEL', KEYS[2], ARGV[3])
   redis.call('ZREM', KEYS[3], ARGV[2])
 else
-  if was == '' then
-    local org, own = string.match(ARGV[5], '^%d;([^;]*);'), 0
-    for _, row in ipairs(redis.call('HVALS', KEYS[2])) do
-      if string.match(row, '^%d;([^;]*);') == org then own = own + 1 end
+  if ARGV[9] ~= '' then
+    local gone, own, rows = string.sub(ARGV[5], 1, 1), 0, redis.call('HGETALL', KEYS[2])
+    for i = 1, #rows, 2 do
+      local its, orgs = string.match(rows[i + 1], '^(%d);([^;]*);')
+      if rows[i] ~= ARGV[3] and its == gone and string.find(',' .. orgs .. ',', ',' .. ARGV[9] .. ',', 1, true) then own = own + 1 end
     end
     if own >= tonumber(ARGV[7]) then return -1 end
   end
@@ -69,16 +72,25 @@ return 1
 const guestDueBody = `return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])`
 
 // guestEndBody: KEYS mark, work, then the guests of one user each; ARGV mark, now
-// (ms), organisation (” all), then the user of each. Marks rows as gone and due.
-// Returns how many.
+// (ms), organisation (” all), then the user of each. Takes the organisation from
+// rows that others share, marks the other rows as gone, and all as due. Returns
+// how many.
 const guestEndBody = `
 local n = 0
 for i = 3, #KEYS do
   local rows = redis.call('HGETALL', KEYS[i])
   for j = 1, #rows, 2 do
-    local gone, org, rest = string.match(rows[j + 1], '^(%d);([^;]*);(.*)$')
-    if gone == '0' and (ARGV[3] == '' or ARGV[3] == org) then
-      redis.call('HSET', KEYS[i], rows[j], '1;' .. org .. ';' .. rest)
+    local gone, orgs, rest = string.match(rows[j + 1], '^(%d);([^;]*);(.*)$')
+    local left, its = {}, ARGV[3] == ''
+    if not its then
+      for org in string.gmatch(orgs or '', '[^,]+') do
+        if org == ARGV[3] then its = true else left[#left + 1] = org end
+      end
+    end
+    if gone == '0' and its then
+      local row = '1;' .. orgs .. ';' .. rest
+      if #left > 0 then row = '0;' .. table.concat(left, ',') .. ';' .. rest end
+      redis.call('HSET', KEYS[i], rows[j], row)
       redis.call('ZADD', KEYS[2], ARGV[2], ARGV[i + 1] .. ' ' .. rows[j])
       n = n + 1
     end
@@ -107,7 +119,7 @@ func encodeGuest(g *event.Guest) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write the %s: %w", g, err)
 	}
-	return gone + ";" + g.Org + ";" + string(raw), nil
+	return gone + ";" + strings.Join(g.Orgs, ",") + ";" + string(raw), nil
 }
 
 func decodeGuest(id orcid.ID, url, raw string) (event.Guest, error) {
@@ -116,7 +128,7 @@ func decodeGuest(id orcid.ID, url, raw string) (event.Guest, error) {
 	if len(parts) != 3 {
 		return g, fmt.Errorf("a callback of %s: %w", id, ErrDamaged)
 	}
-	g.Gone, g.Org = parts[0] == "1", parts[1]
+	g.Gone, g.Orgs = parts[0] == "1", strings.Split(parts[1], ",")
 	if err := json.Unmarshal([]byte(parts[2]), &g.Registration); err != nil {
 		return g, fmt.Errorf("a callback of %s: %w: %w", id, ErrDamaged, err)
 	}
@@ -146,20 +158,20 @@ func (s *Store) Guests(ctx context.Context, id orcid.ID) ([]event.Guest, error) 
 	return out, nil
 }
 
-// AddGuest writes a row that a person asked for; see SaveGuest. It fails with
-// ErrFull when its organisation has too many for the user.
-func (s *Store) AddGuest(ctx context.Context, g event.Guest, look time.Time) (event.Guest, error) {
-	return s.saveGuest(ctx, s.scripts.guestAdd, g, look)
+// AddGuest writes a row that an organisation asked for; see SaveGuest. It fails
+// with ErrFull when that organisation has too many for the user.
+func (s *Store) AddGuest(ctx context.Context, g event.Guest, orgID string, look time.Time) (event.Guest, error) {
+	return s.saveGuest(ctx, s.scripts.guestAdd, g, orgID, look)
 }
 
 // SaveGuest writes the row if it is still at g.Version, to be looked at again
 // then, and returns it with its new version. A zero look removes it. It fails
 // with ErrConflict when the row changed meanwhile.
 func (s *Store) SaveGuest(ctx context.Context, g event.Guest, look time.Time) (event.Guest, error) {
-	return s.saveGuest(ctx, s.scripts.guestSave, g, look)
+	return s.saveGuest(ctx, s.scripts.guestSave, g, "", look)
 }
 
-func (s *Store) saveGuest(ctx context.Context, sc *script, g event.Guest, look time.Time) (event.Guest, error) {
+func (s *Store) saveGuest(ctx context.Context, sc *script, g event.Guest, asks string, look time.Time) (event.Guest, error) {
 	var before, after []event.Registration
 	if g.Version != "" {
 		old, err := decodeGuest(g.ORCID, g.URL, g.Version)
@@ -179,7 +191,7 @@ func (s *Store) saveGuest(ctx context.Context, sc *script, g event.Guest, look t
 	p := userPartition(g.ORCID)
 	c := &call{
 		script: sc, mark: s.keys.mark(p), keys: []string{s.keys.guests(p, g.ORCID), s.keys.guestWork(p), s.keys.guestCounts(p)},
-		args: []any{guestMember(g.ORCID, g.URL), g.URL, g.Version, record, look.UnixMilli(), MaxGuests, stateChanges(before, after)},
+		args: []any{guestMember(g.ORCID, g.URL), g.URL, g.Version, record, look.UnixMilli(), MaxGuests, stateChanges(before, after), asks},
 	}
 	if err := s.do(ctx, c); err != nil {
 		return g, fmt.Errorf("save the %s: %w", g, err)
@@ -233,8 +245,9 @@ func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueG
 	return out, nil
 }
 
-// EndGuests marks the callbacks that an organisation (any, when orgID is empty)
-// has of these users as gone, to be removed at ORCID. It returns how many.
+// EndGuests takes an organisation (all, when orgID is empty) from its callbacks of
+// these users. What nobody wants then is gone, to be removed at ORCID. It returns
+// of how many.
 func (s *Store) EndGuests(ctx context.Context, orgID string, ids []orcid.ID) (int, error) {
 	runs := userRuns(len(ids), func(i int) orcid.ID { return ids[i] })
 	calls := make([]*call, len(runs))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,7 +30,7 @@ func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
 		var first event.Guest
 		for i, id := range ids {
 			for _, o := range []string{"uni-a", "uni-b"} {
-				g, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: "https://" + o + ".example/; x=%20?" + fmt.Sprint(i), Org: o, Registration: reg}, at.Add(time.Hour))
+				g, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: "https://" + o + ".example/; x=%20?" + fmt.Sprint(i), Orgs: []string{o}, Registration: reg}, o, at.Add(time.Hour))
 				must(err)
 				if i == 0 && o == "uni-a" {
 					first = g
@@ -37,7 +39,7 @@ func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
 		}
 		list, err := s.Guests(ctx, ids[0])
 		must(err)
-		if len(list) != 2 || list[0] != first || list[0].Registration != reg || list[1].Org != "uni-b" {
+		if len(list) != 2 || !reflect.DeepEqual(list[0], first) || list[0].Registration != reg || !slices.Equal(list[1].Orgs, []string{"uni-b"}) {
 			t.Fatalf("%+v", list)
 		}
 		// An old version, and one that is not there.
@@ -84,7 +86,7 @@ func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
 			list, err := s.Guests(ctx, id)
 			must(err)
 			for _, g := range list {
-				if g.Gone != (g.Org == "uni-a") || g.Registration.Credential != "main" {
+				if g.Gone != (g.Orgs[0] == "uni-a") || g.Registration.Credential != "main" {
 					t.Errorf("user %d: %+v", i, g)
 				}
 			}
@@ -112,19 +114,60 @@ func TestGuestsAreSavedEndedAndCounted(t *testing.T) {
 		}
 		totals(nil)
 		for i := range MaxGuests {
-			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint(i), Org: "uni-a"}, at)
+			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint(i), Orgs: []string{"uni-a"}}, "uni-a", at)
 			must(err)
 		}
-		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "more", Org: "uni-a"}, at); !errors.Is(err, ErrFull) {
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "more", Orgs: []string{"uni-a"}}, "uni-a", at); !errors.Is(err, ErrFull) {
 			t.Errorf("one more: %v", err)
 		}
 		// One organisation's do not use up another's.
 		for i := range MaxGuests {
-			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint("b", i), Org: "uni-b"}, at)
+			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint("b", i), Orgs: []string{"uni-b"}}, "uni-b", at)
 			must(err)
 		}
-		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "b more", Org: "uni-b"}, at); !errors.Is(err, ErrFull) {
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "b more", Orgs: []string{"uni-b"}}, "uni-b", at); !errors.Is(err, ErrFull) {
 			t.Errorf("one more of another: %v", err)
+		}
+		// What is to go is counted by itself.
+		for i := range MaxGuests {
+			_, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: fmt.Sprint("gone", i), Orgs: []string{"uni-a"}, Gone: true}, "uni-a", at)
+			must(err)
+		}
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: ids[0], URL: "more", Orgs: []string{"uni-a"}, Gone: true}, "uni-a", at); !errors.Is(err, ErrFull) {
+			t.Errorf("one more that is to go: %v", err)
+		}
+	})
+}
+
+// TestASharedGuestStaysForTheOthers: it goes with the last who wants it.
+func TestASharedGuestStaysForTheOthers(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		ctx, id := context.Background(), testID(t, 42)
+		_, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: "https://x.example", Orgs: []string{"uni-a", "uni", "uni-b"}}, "uni-b", s.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			leaves string
+			left   []string
+			gone   bool
+		}{
+			{"uni", []string{"uni-a", "uni-b"}, false},
+			{"uni", []string{"uni-a", "uni-b"}, false},
+			{"uni-a", []string{"uni-b"}, false},
+			{"uni-b", []string{"uni-b"}, true},
+		} {
+			if _, err := s.EndGuests(ctx, step.leaves, []orcid.ID{id}); err != nil {
+				t.Fatal(err)
+			}
+			list, err := s.Guests(ctx, id)
+			if err != nil || len(list) != 1 || !slices.Equal(list[0].Orgs, step.left) || list[0].Gone != step.gone {
+				t.Errorf("without %s: %+v, %v", step.leaves, list, err)
+			}
+		}
+		if due, err := s.DueGuests(ctx, s.Now().Add(time.Second), 10); err != nil || len(due) != 1 {
+			t.Errorf("due: %v, %v", due, err)
 		}
 	})
 }
