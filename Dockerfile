@@ -7,7 +7,10 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=devel COMMIT= COMMIT_TIME=
+# One on a line: Buildah takes only the first of several.
+ARG VERSION=devel
+ARG COMMIT=
+ARG COMMIT_TIME=
 RUN make build VERSION="${VERSION}" COMMIT="${COMMIT}" COMMIT_TIME="${COMMIT_TIME}" MODIFIED= \
  && install -d -m 0700 -o 65532 -g 65532 /data /scratch
 

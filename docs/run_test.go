@@ -25,7 +25,7 @@ var notRun = map[string]map[string]string{
 		"make build":                     "the page runs it in a copy of the sources",
 		"make install PREFIX=/usr/local": "writes into the system; the page runs it in a copy, with DESTDIR=",
 		"dispatchd serve --config /etc/dispatchd/config.toml":                                                              "the daemon of every page is started like this; README.md runs it",
-		"docker run -v ./config.toml:/etc/dispatchd/config.toml:ro -v dispatchd:/var/lib/dispatchd -p 8080:8080 dispatchd": "needs Docker",
+		"docker run -v ./config.toml:/etc/dispatchd/config.toml:ro -v dispatchd:/var/lib/dispatchd -p 8080:8080 dispatchd": "needs Docker, and its registry for the image to build in",
 	},
 	"docs/operate.md": {
 		"dispatchd check --strict": "its exit code is for scripts; a test of the daemon has it",
