@@ -34,6 +34,8 @@ type Store interface {
 	MonthUsers(ctx context.Context, org string, m store.Month, skip, n int) ([]store.Changed, error)
 	MonthSent(ctx context.Context, org string) (store.Month, error)
 	SetMonthSent(ctx context.Context, org string, m store.Month) error
+	// Channels tells, in the order of keys, what holds channels.
+	Channels(ctx context.Context, keys []event.ChannelKey) ([]store.ChannelState, error)
 	// Users reads several records; a missing one is nil.
 	Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
 	Now() time.Time
@@ -142,6 +144,12 @@ func (l *Loop) organisation(ctx context.Context, o *org.Organisation) (time.Time
 	}
 	now := l.o.Store.Now()
 	owed, next := due(o, sent, now)
+	if len(owed) > 0 {
+		stopped, err := l.stopped(ctx, o.ID)
+		if err != nil || stopped {
+			return now.Add(askAgain), err
+		}
+	}
 	for _, m := range owed {
 		if err := l.send(ctx, o, m); err != nil {
 			return time.Time{}, err
@@ -154,6 +162,23 @@ func (l *Loop) organisation(ctx context.Context, o *org.Organisation) (time.Time
 		next = again
 	}
 	return next, nil
+}
+
+// stopped reports whether a person has to resume the e-mail of an organisation:
+// who unsubscribed or paused it gets no summary either.
+func (l *Loop) stopped(ctx context.Context, orgID string) (bool, error) {
+	states, err := l.o.Store.Channels(ctx, []event.ChannelKey{{Org: orgID, Channel: event.Email}})
+	if err != nil {
+		return false, err
+	}
+	for _, state := range states {
+		for _, h := range []event.Hold{event.HoldPause, event.HoldSuspend} {
+			if state.Holds[h].Until.After(l.o.Store.Now()) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // due returns the months whose summary is owed, the earliest first, and when the

@@ -70,6 +70,7 @@ type world struct {
 	users  map[orcid.ID]*event.User
 	orgs   []*org.Organisation
 	mails  []event.Summary
+	holds  map[event.Hold]store.HoldInfo
 	fail   error
 	unsaid bool // the mail goes out, but what we hear is an error
 	away   error
@@ -104,6 +105,15 @@ func (w *world) SetMonthSent(_ context.Context, o string, m store.Month) error {
 		w.sent[o] = m
 	}
 	return w.away
+}
+
+func (w *world) Channels(_ context.Context, keys []event.ChannelKey) ([]store.ChannelState, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(keys) != 1 || keys[0].Channel != event.Email {
+		return nil, errors.New("asked for other channels than e-mail")
+	}
+	return []store.ChannelState{{Holds: w.holds}}, w.away
 }
 
 func (w *world) Users(_ context.Context, ids []orcid.ID) ([]*event.User, error) {
@@ -273,4 +283,27 @@ func TestWhoWantsNoneGetsNone(t *testing.T) {
 			t.Errorf("%d mails", n)
 		}
 	})
+}
+
+// TestNothingIsMailedWhileSomebodyHasStoppedIt, as by the unsubscribe link of an
+// organisation of the file. It is made up for after that.
+func TestNothingIsMailedWhileSomebodyHasStoppedIt(t *testing.T) {
+	t.Parallel()
+	for _, hold := range []event.Hold{event.HoldSuspend, event.HoldPause} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.holds = map[event.Hold]store.HoldInfo{hold: {Until: event.Forever}}
+			defer run(t, w)()
+			sleepUntil(2000, 2, 20, 0, 0)
+			if n := len(w.got()); n != 0 || len(w.sent) != 0 {
+				t.Fatalf("%s: %d mails, noted %v", hold, n, w.sent)
+			}
+			// A rest of the channel that ends by itself keeps no summary.
+			w.set(func() { w.holds = map[event.Hold]store.HoldInfo{event.HoldRate: {Until: event.Forever}} })
+			sleepUntil(2000, 2, 20, 1, 5)
+			if mails := w.got(); len(mails) != 1 || mails[0].Month != time.January {
+				t.Errorf("%s: after the end of it: %+v", hold, mails)
+			}
+		})
+	}
 }
