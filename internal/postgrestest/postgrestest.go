@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// patience is loose: it starts in a second, on a loaded machine in many.
-const patience = time.Minute
+// patience is loose: it starts in a second, on a loaded machine in many of them.
+const patience = 3 * time.Minute
 
 // Server is a PostgreSQL that runs until the test ends.
 type Server struct {
