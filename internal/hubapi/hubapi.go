@@ -110,7 +110,9 @@ type call struct {
 }
 
 // by says who asks, for the audit log.
-func (c *call) by() service.By { return service.By{Who: "api client of " + c.org, From: c.RemoteAddr} }
+func (c *call) by() service.By {
+	return service.By{Who: "api client of " + c.org, From: peer.Of(c.Request)}
+}
 
 // ServeHTTP implements http.Handler.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@ package hubapi
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
@@ -67,5 +68,16 @@ func TestRateLimitByTheMinuteAndItsMemory(t *testing.T) {
 	now = now.Add(2 * time.Minute)
 	if err := l.take(h, "new"); err != nil || len(l.keys) > 2 {
 		t.Errorf("%d are tracked after all went: %v", len(l.keys), err)
+	}
+}
+
+// TestTheAuditLogNamesWhoIsBehindTheProxy, as the limits do.
+func TestTheAuditLogNamesWhoIsBehindTheProxy(t *testing.T) {
+	t.Parallel()
+	req := httptest.NewRequest(http.MethodPut, "/api/v1/webhook", nil)
+	req.RemoteAddr = "127.0.0.1:40123"
+	req.Header.Set("X-Forwarded-For", "203.0.113.9")
+	if by := (&call{Request: req, org: "uni-a"}).by(); by.From != "203.0.113.9" || by.Who != "api client of uni-a" {
+		t.Errorf("%+v", by)
 	}
 }

@@ -125,16 +125,17 @@ func clientOf(c *call, form url.Values) (clientID string, given secret.Text, bas
 // checkClient returns whose client it is.
 func (a *API) checkClient(w http.ResponseWriter, c *call, clientID string, given secret.Text, basic bool) (string, error) {
 	from := peer.Of(c.Request)
-	if wait := a.guesses.wait(clientID, from); wait > 0 {
-		return "", &failure{
-			status: http.StatusTooManyRequests, error: "slow_down", oauth: true, retry: wait,
-			message: "Too many wrong secrets came from this address.",
-		}
+	if err := a.mayGuess(clientID, from); err != nil {
+		return "", err
 	}
 	select {
 	case a.slow <- struct{}{}:
 	case <-c.Context().Done():
 		return "", c.Context().Err()
+	}
+	defer func() { <-a.slow }()
+	if err := a.mayGuess(clientID, from); err != nil {
+		return "", err // those who were checked meanwhile count
 	}
 	org, ok := a.o.Service.APIClient(clientID, given)
 	if !ok && basic {
@@ -143,7 +144,6 @@ func (a *API) checkClient(w http.ResponseWriter, c *call, clientID string, given
 			org, ok = a.o.Service.APIClient(clientID, secret.Text(u))
 		}
 	}
-	<-a.slow
 	if ok {
 		return org, nil
 	}
@@ -153,4 +153,16 @@ func (a *API) checkClient(w http.ResponseWriter, c *call, clientID string, given
 		w.Header().Set("WWW-Authenticate", `Basic realm="dispatchd"`)
 	}
 	return "", oauthError(http.StatusUnauthorized, "invalid_client", "")
+}
+
+// mayGuess refuses who has shown too many wrong secrets.
+func (a *API) mayGuess(clientID, from string) error {
+	wait := a.guesses.wait(clientID, from)
+	if wait <= 0 {
+		return nil
+	}
+	return &failure{
+		status: http.StatusTooManyRequests, error: "slow_down", oauth: true, retry: wait,
+		message: "Too many wrong secrets came from this address.",
+	}
 }

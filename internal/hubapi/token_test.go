@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dispatchd/internal/service"
@@ -207,4 +209,42 @@ func TestTokensEndWithSecretClientAndOrganisation(t *testing.T) {
 	if a := b.send("POST", "/oauth/token", v.Encode(), "Content-Type", form); a.code != http.StatusUnauthorized {
 		t.Errorf("an organisation that goes gets a token: %d", a.code)
 	}
+}
+
+// TestGuessesAtTheSameTimeAreCounted: many that wait for their check together
+// are no more than one after the other.
+func TestGuessesAtTheSameTimeAreCounted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.as("uni-a")
+	synctest.Test(t, func(t *testing.T) {
+		b.api.slow = make(chan struct{}, maxChecks)
+		for range maxChecks { // nobody is checked until all are there
+			b.api.slow <- struct{}{}
+		}
+		const many = 30
+		statuses := make(chan int, many)
+		for range many {
+			go func() {
+				req := httptest.NewRequest(http.MethodPost, "/oauth/token", strings.NewReader("grant_type=client_credentials&client_id=uni-a&client_secret=wrong"))
+				req.Header.Set("Content-Type", form)
+				rec := httptest.NewRecorder()
+				b.api.ServeHTTP(rec, req)
+				statuses <- rec.Code
+			}()
+		}
+		synctest.Wait()
+		for range maxChecks {
+			<-b.api.slow
+		}
+		checked := 0
+		for range many {
+			if <-statuses == http.StatusUnauthorized {
+				checked++
+			}
+		}
+		if checked > clientGuesses+maxChecks {
+			t.Errorf("%d wrong secrets were checked", checked)
+		}
+	})
 }
