@@ -89,7 +89,8 @@ func newStore(t testing.TB, url, dataDir string, change ...func(*Options)) *Stor
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{URL: url, DataDir: dataDir, Box: box, Logger: slog.New(slog.DiscardHandler)}
+	// Beside every other test also a Redis that works is late now and then.
+	o := Options{URL: url, DataDir: dataDir, Box: box, Logger: slog.New(slog.DiscardHandler), Timeout: 30 * time.Second}
 	for _, c := range change {
 		c(&o)
 	}
