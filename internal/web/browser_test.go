@@ -387,3 +387,31 @@ func TestAnotherSiteInTheSameBrowser(t *testing.T) {
 		t.Error("another site made a new secret")
 	}
 }
+
+// TestFoldedListsAndApologiesInABrowser: the rest of a list opens without
+// JavaScript, and the menu stays where something cannot be done.
+func TestFoldedListsAndApologiesInABrowser(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.org("uni-a", "University A", "it@a.example")
+	w.enable("uni-a")
+	for _, id := range w.people("uni-a", 700_000_000, unfolded+2) {
+		w.attempt("uni-a", id, event.Dead, 500, "the receiver answered 500 Internal Server Error", "out of disk")
+	}
+	p := w.visit("uni-a", browsertest.Look{})
+	p.Open(w.url + "/state")
+	looks(p, "folded", false)
+	p.Click("#more-dead summary")
+	p.Until("the rest is shown", `document.querySelector("#more-dead").open`)
+	p.Open(w.url + "/users/nobody/remove")
+	if !strings.Contains(p.Text("header"), "State") || !strings.Contains(p.Text("main"), "There is no such page") {
+		t.Errorf("%q\n%q", p.Text("header"), p.Text("main"))
+	}
+	looks(p, "apology", false)
+	list := filepath.Join(t.TempDir(), "users.csv")
+	w.must(os.WriteFile(list, []byte("surname\nx\n"), 0o600))
+	p.Open(w.url + "/users")
+	p.Upload("#list", list)
+	p.Press("form[action='/users/upload'] button")
+	looks(p, "refused", false)
+}
