@@ -121,3 +121,46 @@ func TestADaemonThatWasTakenOverSavesNoUser(t *testing.T) {
 		t.Errorf("%d users with work, %v", n, err)
 	}
 }
+
+func TestNobodyIsSavedWithoutTheirWork(t *testing.T) {
+	t.Parallel()
+	srv, ctx, id := redistest.Start(t), context.Background(), testID(t, 7)
+	s, rdb := attached(t, srv.URL()), srv.Client(t)
+	work := s.keys.userWork(userPartition(id))
+	due := func(what string) {
+		t.Helper()
+		if ids, _, err := s.DueUsers(ctx, s.Now(), 10); err != nil || len(ids) != 1 {
+			t.Errorf("%s: %v are due, %v, want the user", what, ids, err)
+		}
+	}
+	breakWork := func() {
+		t.Helper()
+		if err := errors.Join(rdb.Del(ctx, work).Err(), rdb.Set(ctx, work, "damaged by hand", 0).Err()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mendWork := func() {
+		t.Helper()
+		if err := rdb.Del(ctx, work).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	breakWork()
+	if added, err := s.Affiliate(ctx, id, event.Affiliation{Org: "uni-a"}, s.Now()); err == nil {
+		t.Fatalf("added (%v) although the work cannot be noted", added)
+	}
+	mendWork()
+	if added, err := s.Affiliate(ctx, id, event.Affiliation{Org: "uni-a"}, s.Now()); err != nil || !added {
+		t.Errorf("again: added %v, %v, want true", added, err)
+	}
+	due("added")
+	breakWork()
+	if _, err := s.Unaffiliate(ctx, id, "uni-a", s.Now()); err == nil {
+		t.Fatal("removed although the work cannot be noted")
+	}
+	mendWork()
+	if removed, err := s.Unaffiliate(ctx, id, "uni-a", s.Now()); err != nil || !removed {
+		t.Errorf("again: removed %v, %v, want true", removed, err)
+	}
+	due("removed")
+}

@@ -124,6 +124,16 @@ for i = 2, #ARGV, 8 do
   elseif (old and string.sub(old, 5) or '') ~= ARGV[i + 1] then
     out[#out + 1] = old or ''
   else
+    -- Work first: a script is not undone when a command in it fails (a key of
+    -- another type). Work for nothing costs a look; a record without its work
+    -- would wait until somebody compares all of them.
+    local how, at = string.sub(work, 1, 1), string.sub(work, 2)
+    if how == '=' then
+      redis.call('ZADD', KEYS[4], at, field)
+    elseif how == '<' then
+      local due = redis.call('ZSCORE', KEYS[4], field)
+      if not due or tonumber(at) < tonumber(due) then redis.call('ZADD', KEYS[4], at, field) end
+    end
     if rest == '' then
       if old then
         redis.call('HDEL', key, field)
@@ -145,17 +155,7 @@ for i = 2, #ARGV, 8 do
     for state, n in string.gmatch(ARGV[i + 5], '(%d+)=(-?%d+)') do
       redis.call('HINCRBY', KEYS[3], 'r' .. state, n)
     end
-    if work ~= '' then
-      local how, at = string.sub(work, 1, 1), string.sub(work, 2)
-      if how == '-' then
-        redis.call('ZREM', KEYS[4], field)
-      elseif how == '=' then
-        redis.call('ZADD', KEYS[4], at, field)
-      else
-        local due = redis.call('ZSCORE', KEYS[4], field)
-        if not due or tonumber(at) < tonumber(due) then redis.call('ZADD', KEYS[4], at, field) end
-      end
-    end
+    if how == '-' then redis.call('ZREM', KEYS[4], field) end
     out[#out + 1] = 1
   end
 end
