@@ -30,14 +30,14 @@ type sizes struct {
 func fullSizes() sizes {
 	return sizes{
 		rounds: 3, users: 100_000, orgs: 100, many: 1_000_000, manyOrgs: 5000, isolated: 500,
-		burst: 2 * time.Second, steady: 3 * time.Second, tasks: 8000, sweep: 3 * time.Second, slow: 5000,
+		burst: 2 * time.Second, steady: 3 * time.Second, tasks: 9000, sweep: 3 * time.Second, slow: 5000,
 	}
 }
 
 func quickSizes() sizes {
 	return sizes{
 		rounds: 1, users: 10_000, orgs: 20, many: 40_000, manyOrgs: 200, isolated: 100,
-		burst: time.Second, steady: time.Second, tasks: 2000, sweep: 2 * time.Second, slow: 1000,
+		burst: time.Second, steady: time.Second, tasks: 1800, sweep: 2 * time.Second, slow: 1000,
 	}
 }
 

@@ -31,7 +31,7 @@ func (d delivered) rate() float64 { return float64(d.count) / d.took.Seconds() }
 func per1000(used time.Duration, count int) float64 { return used.Seconds() / float64(count) * 1000 }
 
 // measureDeliveries: from the ping to the outcome in Redis as fast as it goes,
-// beside clients that only post, and an asynq worker.
+// beside clients that only post, and asynq: its worker alone, and doing all of it.
 func (b *bench) measureDeliveries(ctx context.Context) error {
 	r, err := b.usualRig(ctx)
 	if err != nil {
@@ -42,7 +42,7 @@ func (b *bench) measureDeliveries(ctx context.Context) error {
 		return err
 	}
 	b.say("deliveries: capacity about %.0f pings/s", rate)
-	var fast, std, plain, queue, queueCPU, ours, cpu, cpuDaemon, cpuRedis, late, offered []float64
+	var fast, std, plain, queue, queueCPU, queueAll, queueAllCPU, ours, cpu, cpuDaemon, cpuRedis, late, offered []float64
 	for range b.rounds {
 		for kind, to := range map[string]*[]float64{"fasthttp": &fast, "net/http": &std} {
 			n, err := b.post(ctx, kind)
@@ -64,6 +64,10 @@ func (b *bench) measureDeliveries(ctx context.Context) error {
 			return err
 		}
 		queue, queueCPU = append(queue, n), append(queueCPU, c)
+		if n, c, err = b.asynqAll(ctx); err != nil {
+			return err
+		}
+		queueAll, queueAllCPU = append(queueAll, n), append(queueAllCPU, c)
 		if n, err = b.plainRun(ctx); err != nil {
 			return err
 		}
@@ -71,7 +75,7 @@ func (b *bench) measureDeliveries(ctx context.Context) error {
 	}
 	const p = "deliveries"
 	b.report.atLeast("deliveries/s, ping to outcome / bare fasthttp client", 0.25, "", "", ratios(ours, fast)...)
-	b.report.atLeast("deliveries/s / asynq worker", 5, "", "asynq's queue was filled before", ratios(ours, queue)...)
+	b.report.atLeast("deliveries/s / asynq worker", 5, "", "asynq only posts: its queue was filled before", ratios(ours, queue)...)
 	b.report.atMost("CPU per 1,000 deliveries, daemon + Redis", 0.09, "CPU-s", "at full rate", cpu...)
 	b.report.note(p, "dispatchd, ping to outcome", "deliveries/s", ours...)
 	b.report.note(p, "pings offered", "pings/s", offered...)
@@ -83,6 +87,9 @@ func (b *bench) measureDeliveries(ctx context.Context) error {
 	b.report.note(p, "plain pipelined Redis commands", "deliveries' worth/s", plain...)
 	b.report.note(p, "asynq worker, 64 at once", "tasks/s", queue...)
 	b.report.note(p, "asynq worker + Redis per 1,000", "CPU-s", queueCPU...)
+	b.report.note(p, "asynq from ping to outcome", "tasks/s", queueAll...)
+	b.report.note(p, "asynq from ping to outcome + Redis per 1,000", "CPU-s", queueAllCPU...)
+	b.report.note(p, "deliveries/s / asynq from ping to outcome", "", ratios(ours, queueAll)...)
 	return b.explain(ctx, r, rate)
 }
 
@@ -212,17 +219,14 @@ func (b *bench) asynqRun(ctx context.Context) (rate, cpu float64, err error) {
 		return 0, 0, err
 	}
 	defer s.wipe()
-	args := func(mode string) []string {
-		return []string{"-mode", mode, "-redis", s.addr, "-url", "http://" + b.receiverAddr + "/0", "-tasks", strconv.Itoa(b.tasks), "-workers", "64"}
-	}
-	if raw, err := exec.CommandContext(ctx, b.asynq, args("fill")...).CombinedOutput(); err != nil { //nolint:gosec // what was just built
+	if raw, err := b.asynqCommand(ctx, s, "fill").CombinedOutput(); err != nil {
 		return 0, 0, fmt.Errorf("fill asynq's queue: %w: %s", err, raw)
 	}
 	before, err := s.process().cpu()
 	if err != nil {
 		return 0, 0, err
 	}
-	cmd := exec.CommandContext(ctx, b.asynq, args("work")...) //nolint:gosec // what was just built
+	cmd := b.asynqCommand(ctx, s, "work")
 	raw, err := cmd.Output()
 	if err != nil {
 		return 0, 0, fmt.Errorf("run asynq's worker: %w: %s", err, raw)
@@ -234,12 +238,63 @@ func (b *bench) asynqRun(ctx context.Context) (rate, cpu float64, err error) {
 	if err := json.Unmarshal(raw, &out); err != nil {
 		return 0, 0, fmt.Errorf("read what asynq's worker says: %w", err)
 	}
-	after, err := s.process().cpu()
+	cpu, err = asynqCPU(s, before, cmd, out.Tasks)
+	return float64(out.Tasks) / out.Seconds, cpu, err
+}
+
+// asynqAll has asynq do the whole of it, from the ping to the outcome in Redis,
+// with pings as fast as they are answered, and returns the same.
+func (b *bench) asynqAll(ctx context.Context) (rate, cpu float64, err error) {
+	s, err := startRedis(ctx, filepath.Join(b.dir, "asynq"), "everysec")
 	if err != nil {
 		return 0, 0, err
 	}
-	used := after - before + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	return float64(out.Tasks) / out.Seconds, per1000(used, out.Tasks), nil
+	defer s.wipe()
+	before, err := s.process().cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	cmd := b.asynqCommand(ctx, s, "all")
+	cmd.Stderr, cmd.SysProcAttr = os.Stderr, dieWithParent()
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, 0, fmt.Errorf("start asynq: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, 0, fmt.Errorf("start asynq: %w", err)
+	}
+	said := json.NewDecoder(pipe)
+	var up struct {
+		Listen string `json:"listen"`
+	}
+	if err := said.Decode(&up); err != nil {
+		return 0, 0, fmt.Errorf("read where asynq listens: %w", errors.Join(err, cmd.Wait()))
+	}
+	// One task for every other ping, two for the rest.
+	run, err := b.ping(ctx, up.Listen, Pings{Count: b.tasks * 2 / 3})
+	if err != nil {
+		return 0, 0, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	var end struct {
+		Tasks int       `json:"tasks"`
+		Ended time.Time `json:"ended"`
+	}
+	if err := errors.Join(said.Decode(&end), cmd.Wait()); err != nil {
+		return 0, 0, fmt.Errorf("read what asynq says: %w", err)
+	}
+	cpu, err = asynqCPU(s, before, cmd, end.Tasks)
+	return perSecond(end.Tasks, end.Ended.Sub(run.Start)), cpu, err
+}
+
+func (b *bench) asynqCommand(ctx context.Context, s *server, mode string) *exec.Cmd {
+	return exec.CommandContext(ctx, b.asynq, "-mode", mode, "-redis", s.addr, "-url", "http://"+b.receiverAddr+"/0", //nolint:gosec // what was just built
+		"-tasks", strconv.Itoa(b.tasks), "-workers", "64")
+}
+
+// asynqCPU is per1000 of a program of asynq's that has ended, and its Redis.
+func asynqCPU(s *server, before time.Duration, cmd *exec.Cmd, tasks int) (float64, error) {
+	after, err := s.process().cpu()
+	return per1000(after-before+cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), tasks), err
 }
 
 // explain shows where the time goes at full rate: a profile of the daemon and
