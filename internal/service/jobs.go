@@ -75,6 +75,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
+	s.mendSlots(ctx)
 	s.jobs.mu.Lock()
 	s.jobs.ctx = ctx
 	queued := map[string]bool{}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"testing"
@@ -107,5 +108,27 @@ func TestWhyDeliveriesWait(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n%q\nwant\n%q", name, got, c.want)
 		}
+	}
+}
+
+func TestAStartMakesSlotsDueThatLostTheirTime(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.uniA(t)
+	b.slot(t, person(t, 7))
+	ctx, rdb := context.Background(), b.redis.Client(t)
+	keys, err := rdb.Keys(ctx, "*:o:uni-a:*due*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatal(keys, err)
+	}
+	if err := rdb.Del(ctx, keys...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.runJobs(t)
+	if l, err := b.svc.Ledger(ctx); err != nil || !l.Balanced {
+		t.Errorf("the books: %q, %v", l.Differences, err)
+	}
+	if c, err := b.store.Claim(ctx, "uni-a", event.Webhook, 1, time.Minute); err != nil || len(c.Deliveries) != 1 {
+		t.Errorf("claimed %+v, %v, want the slot", c, err)
 	}
 }

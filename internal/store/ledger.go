@@ -58,6 +58,7 @@ type Ledger struct {
 	LogPartly bool `json:"log_partly,omitempty"`
 
 	broken []string
+	undue  []event.ChannelKey // have slots without a due time
 }
 
 // Differences lists in words every equation of the books that does not hold.
@@ -161,8 +162,12 @@ func (l *Ledger) addPartition(list []any, channels []event.ChannelKey) error {
 		}
 		l.Pending += n[0]
 		l.Dead += n[2]
-		if n[0] != n[1] {
-			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d slots are due, but %d are kept", k.Org, k.Channel, n[0], n[1]))
+		switch line := fmt.Sprintf("%s %s: %d slots are due, but %d are kept", k.Org, k.Channel, n[0], n[1]); {
+		case n[0] < n[1]:
+			l.undue = append(l.undue, k)
+			l.broken = append(l.broken, line+"; a restart of dispatchd makes them due")
+		case n[0] > n[1]:
+			l.broken = append(l.broken, line)
 		}
 		if n[2] != n[3] {
 			l.broken = append(l.broken, fmt.Sprintf("%s %s: %d dead letters are kept, but %d have a time", k.Org, k.Channel, n[2], n[3]))

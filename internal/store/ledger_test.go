@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dispatchd/internal/event"
 )
@@ -41,7 +42,7 @@ func TestTheLedgerFollowsPingsThroughTheLog(t *testing.T) {
 		l, err := b.s.Ledger(ctx, b.orgs)
 		b.must(err)
 		all := strings.Join(l.Differences(), "\n")
-		for _, want := range []string{"uni-a webhook: 0 slots are due, but 1 are kept", "1 dead letters are kept, but 0 have a time", "dead letters by the counters = 0"} {
+		for _, want := range []string{"uni-a webhook: 0 slots are due, but 1 are kept; a restart of dispatchd makes them due", "1 dead letters are kept, but 0 have a time", "dead letters by the counters = 0"} {
 			if !strings.Contains(all, want) {
 				b.Errorf("%q is not in:\n%s", want, all)
 			}
@@ -103,4 +104,41 @@ func TestAnEntryStaysInOneChunk(t *testing.T) {
 	if total != len(list) || in["4-0"] < 2 {
 		t.Errorf("%d targets in chunks %v", total, in)
 	}
+}
+
+func TestASlotWithoutADueTimeIsToldAllTheSame(t *testing.T) {
+	slotsOnBoth(t, func(b *slotBundle) {
+		ctx := context.Background()
+		b.ping(1)
+		b.ping(2)
+		b.clock.advance(quiet)
+		b.finish(b.claim(1).Deliveries[0], b.failed(event.Retry, 500)) // an attempt, so that the next news looks at the time
+		b.clock.advance(time.Minute)
+		p := orgPartition("uni-a")
+		lose := func() {
+			b.must(b.s.rdb.Del(ctx, b.s.keys.due(p, "uni-a", event.Webhook)).Err())
+			b.must(b.s.rdb.ZRem(ctx, b.s.keys.ready(p), readyMember(event.ChannelKey{Org: "uni-a", Channel: event.Webhook})).Err())
+		}
+		lose()
+		b.ping(1)
+		b.ping(2)
+		b.clock.advance(quiet)
+		if n := len(b.claim(10).Deliveries); n != 2 {
+			b.Errorf("after more news %d are claimed, want 2", n)
+		}
+		lose()
+		b.must(b.s.rdb.HSet(ctx, b.s.keys.slots(p, "uni-a", event.Webhook), "no user", "1;U").Err())
+		mended, err := b.s.MendSlots(ctx, b.orgs)
+		b.must(err)
+		if len(mended) != 1 || mended[0].Org != "uni-a" || mended[0].Slots != 2 || !mended[0].Next.Equal(b.clock.now()) {
+			b.Errorf("mended: %+v", mended)
+		}
+		if n := len(b.claim(10).Deliveries); n != 2 {
+			b.Errorf("after mending %d are claimed, want 2", n)
+		}
+		b.must(b.s.rdb.HDel(ctx, b.s.keys.slots(p, "uni-a", event.Webhook), "no user").Err())
+		if mended, err = b.s.MendSlots(ctx, b.orgs); err != nil || len(mended) > 0 {
+			b.Errorf("again: %+v, %v", mended, err)
+		}
+	})
 }

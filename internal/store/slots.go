@@ -21,6 +21,7 @@ type slotScripts struct {
 	attemptPage, day, waiting       *script
 	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
+	mend                            *script
 }
 
 // slotScript prepares a script over slots.
@@ -60,6 +61,7 @@ func newSlotScripts() slotScripts {
 		audit:       newScript("audit", allowOOM, auditBody),
 		auditLane:   newScript("audit_lane", allowOOM, auditLaneBody),
 		totals:      newScript("totals", allowOOM, totalsBody),
+		mend:        slotScript("mend", drains, mendBody),
 	}
 }
 

@@ -29,6 +29,7 @@ local function coalesce(c, field, t, us, due)
   if raw then
     s = parse(raw)
     count('coalesced', 1)
+    redis.call('ZADD', c.due, 'NX', F(due), field) -- it has a time, unless a hand took it
   else
     s = {types = {}, latest = us, first = us, top = 0, attempts = 0, began = 0, crashes = 0}
     redis.call('ZADD', c.due, F(due), field)
