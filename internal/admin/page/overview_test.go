@@ -1,10 +1,14 @@
 package page
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/look"
 	"dispatchd/internal/service"
 	"dispatchd/internal/store"
 )
@@ -32,6 +36,25 @@ func TestTheStateOfAnOrganisationInOneWord(t *testing.T) {
 	} {
 		if got := rowOf(service.View{Channels: c.channels}, store.Ratio{}).State.Text; got != c.want {
 			t.Errorf("%+v: %q, want %q", c.channels, got, c.want)
+		}
+	}
+}
+
+// A further channel is called what its operator calls it.
+func TestEveryChannelHasItsOwnName(t *testing.T) {
+	t.Parallel()
+	pages, err := parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ch, want := range map[event.Channel]string{event.Webhook: "Webhook", event.Email: "E-mail", "chat": "chat"} {
+		d := organisationData{Channels: []channelData{{Channel: service.Channel{Channel: ch}}}}
+		rec := httptest.NewRecorder()
+		if err := pages.Render(rec, http.StatusOK, "organisation", look.Page{Title: "A", Data: d}); err != nil {
+			t.Fatal(err)
+		}
+		if title := `<h2 id="channel-` + string(ch) + `">` + want + `</h2>`; !strings.Contains(rec.Body.String(), title) {
+			t.Errorf("the channel %q is not called %q:\n%s", ch, want, rec.Body.String())
 		}
 	}
 }

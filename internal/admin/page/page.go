@@ -66,13 +66,9 @@ func New(o Options) (*Page, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	sub, err := fs.Sub(files, "pages")
+	pages, err := parse()
 	if err != nil {
-		return nil, fmt.Errorf("open the pages: %w", err)
-	}
-	pages, err := look.Parse(sub, words())
-	if err != nil {
-		return nil, fmt.Errorf("parse the pages: %w", err)
+		return nil, err
 	}
 	p := &Page{
 		o: o, log: o.Logger.With("component", "page"), pages: pages, origin: http.NewCrossOriginProtection(),
@@ -81,6 +77,18 @@ func New(o Options) (*Page, error) {
 	p.sessions.now = o.Now
 	p.routes()
 	return p, nil
+}
+
+func parse() (*look.Pages, error) {
+	sub, err := fs.Sub(files, "pages")
+	if err != nil {
+		return nil, fmt.Errorf("open the pages: %w", err)
+	}
+	pages, err := look.Parse(sub, words())
+	if err != nil {
+		return nil, fmt.Errorf("parse the pages: %w", err)
+	}
+	return pages, nil
 }
 
 // view answers a request of somebody who is signed in, or returns why it could
