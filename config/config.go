@@ -174,7 +174,7 @@ func (h *Hub) Until() time.Time {
 
 // Log says what is logged and how.
 type Log struct {
-	Level slog.Level `toml:"level" doc:"\"debug\", \"info\", \"warn\" or \"error\"."`
+	Level slog.Level `toml:"level" doc:"\"debug\", \"info\", \"warn\" or \"error\". Audit lines, of who changed what, come at every level."`
 	// Format is "auto", "text" or "json".
 	Format string `toml:"format" reload:"restart" doc:"\"text\", \"json\", or \"auto\": text on a terminal, else json."`
 }

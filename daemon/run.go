@@ -96,7 +96,29 @@ func runDemo(ctx context.Context, f cli.DemoFlags) error {
 	// The view is the demo's voice; the log is for what goes wrong.
 	log, level := newLogger(os.Stderr, "text", true, false)
 	level.Set(slog.LevelError)
+	log = slog.New(unaudited{log.Handler()})
 	return demo(ctx, demoOptions{For: f.For, Users: f.Users, Speed: f.Speed, Out: os.Stdout, Terminal: isTerminal(os.Stdout)}, log, level)
+}
+
+// unaudited is a log without audit lines, which go past its level.
+type unaudited struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (u unaudited) Handle(ctx context.Context, r slog.Record) error {
+	if !u.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return u.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (u unaudited) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return unaudited{u.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (u unaudited) WithGroup(name string) slog.Handler {
+	return unaudited{u.Handler.WithGroup(name)}
 }
 
 func runSimulate(ctx context.Context, f cli.SimulateFlags) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dispatchd/config"
+	"dispatchd/internal/peer"
 )
 
 // Exit codes (README, man page).
@@ -247,5 +248,7 @@ func sameAgain(first, second os.Signal, after time.Duration) bool {
 
 // reloadOnSignal reloads; reload itself logs what changed or what is wrong.
 func (a *app) reloadOnSignal(ctx context.Context) {
-	_, _ = a.reload(ctx)
+	if _, err := a.reload(ctx); err == nil {
+		peer.Audit(a.log, "configuration reloaded", "signal", "SIGHUP")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 
+	"dispatchd/internal/peer"
 	"dispatchd/internal/service"
 )
 
@@ -137,7 +138,7 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) error {
 		}
 		return f
 	}
-	s.log.Info("audit", "what", "configuration reloaded", "who", "admin", "from", from(r))
+	peer.Audit(s.log, "configuration reloaded", "admin", from(r))
 	return s.send(w, r, http.StatusOK, map[string]any{"changes": orEmpty(changes)})
 }
 
@@ -157,7 +158,7 @@ func (s *Server) recoverLoss(w http.ResponseWriter, r *http.Request) error {
 	if err := s.o.Recover(r.Context()); err != nil {
 		return err
 	}
-	s.log.Warn("audit", "what", "loss accepted", "who", "admin", "from", from(r))
+	peer.Audit(s.log, "loss accepted", "admin", from(r))
 	return s.send(w, r, http.StatusOK, map[string]any{"recovered": true})
 }
 
@@ -185,9 +186,8 @@ func (s *Server) setLogLevel(w http.ResponseWriter, r *http.Request) error {
 		if err := level.UnmarshalText([]byte(in.Level)); err != nil {
 			return bad("level", `must be "debug", "info", "warn" or "error"`)
 		}
-		s.o.LogLevel.Set(min(level, s.o.LogLevel.Level())) // so that less log does not swallow who wanted it
-		s.log.Info("audit", "what", "log level set", "who", "admin", "from", from(r), "level", level)
 		s.o.LogLevel.Set(level)
+		peer.Audit(s.log, "log level set", "admin", from(r), "level", level)
 	}
 	return s.logLevel(w, r)
 }

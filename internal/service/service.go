@@ -17,6 +17,7 @@ import (
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 	"dispatchd/internal/org"
+	"dispatchd/internal/peer"
 	"dispatchd/internal/signed"
 	"dispatchd/internal/store"
 )
@@ -228,5 +229,5 @@ func (s *Service) resumeChanges(ctx context.Context) error {
 
 // audit writes one line for a change that a person made.
 func (s *Service) audit(by By, what string, args ...any) {
-	s.log.Info("audit", append([]any{"what", what, "who", by.Who, "from", by.From}, args...)...)
+	peer.Audit(s.log, what, by.Who, by.From, args...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dispatchd/internal/look"
+	"dispatchd/internal/peer"
 	"dispatchd/internal/secret"
 )
 
@@ -139,14 +140,14 @@ func (p *Page) signIn(w http.ResponseWriter, r *http.Request) {
 		again(http.StatusUnauthorized, "This is not the admin token.")
 		return
 	}
-	p.log.Info("audit", "what", "operator signed in", "who", by(r).Who, "from", by(r).From)
+	peer.Audit(p.log, "operator signed in", by(r).Who, by(r).From)
 	http.SetCookie(w, cookie(r, p.sessions.begin(want)))
 	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // local made it one of ours
 }
 
 func (p *Page) signOut(w http.ResponseWriter, r *http.Request) error {
 	p.sessions.end(r)
-	p.log.Info("audit", "what", "operator signed out", "who", by(r).Who, "from", by(r).From)
+	peer.Audit(p.log, "operator signed out", by(r).Who, by(r).From)
 	http.SetCookie(w, cookie(r, ""))
 	http.Redirect(w, r, "/sign-in", http.StatusSeeOther)
 	return nil
