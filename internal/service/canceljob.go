@@ -75,6 +75,7 @@ type liveJob struct {
 func (r *runner) cancel(id string) {
 	r.mu.Lock()
 	r.cancelled[id] = true
+	delete(r.known, id)
 	r.queue = slices.DeleteFunc(r.queue, func(j store.Job) bool { return j.ID == id })
 	live, runs := r.live[id]
 	r.mu.Unlock()

@@ -58,14 +58,14 @@ func (s *Service) EraseUser(ctx context.Context, by By, id orcid.ID) (Erasure, e
 	if err := s.o.Store.SaveJob(ctx, j); err != nil {
 		return Erasure{}, Explain("note the job", err)
 	}
-	// The job does this too, should we not get there.
-	if err := s.o.Store.Suppress(ctx, id, true); err != nil {
-		return Erasure{}, Explain("put the user on the suppression list", err)
-	}
 	s.audit(by, "user erased", "orcid", id, "job", j.ID)
 	begun := erasure(j)
 	begun.Job.Args = maps.Clone(j.Args) // the job writes into its own
-	s.startJob(j)
+	// The job does this too, and goes on also when it cannot be done now.
+	defer s.startJob(j)
+	if err := s.o.Store.Suppress(ctx, id, true); err != nil {
+		return Erasure{}, Explain("put the user on the suppression list", err)
+	}
 	return begun, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +36,10 @@ const (
 	jobBatch   = 1000
 	jobKeepFor = 7 * 24 * time.Hour
 	jobsAtOnce = 4
+
+	// takeUpEvery is how often jobs that nobody runs are looked for, and how old
+	// one is at least: whoever makes a job saves it before it is queued.
+	takeUpEvery = time.Minute
 )
 
 func newJob(kind, orgID string, now time.Time) store.Job {
@@ -49,13 +54,15 @@ type runner struct {
 	running int
 	ctx     context.Context // of Run; nil before
 	live    map[string]liveJob
+	// known are the jobs that wait or run here, or are to go on later.
+	known map[string]bool
 	// cancelled are jobs that a person stopped; they are not begun again.
 	cancelled map[string]bool
 	wg        sync.WaitGroup
 }
 
 func (r *runner) init() {
-	r.busy, r.live, r.cancelled = map[string]bool{}, map[string]liveJob{}, map[string]bool{}
+	r.busy, r.live, r.known, r.cancelled = map[string]bool{}, map[string]liveJob{}, map[string]bool{}, map[string]bool{}
 }
 
 // lockOf names what a job has for itself while it runs: its organisation,
@@ -73,20 +80,17 @@ func lockOf(j store.Job) string {
 func (s *Service) Run(ctx context.Context) error {
 	jobs, err := s.unfinished(ctx)
 	if err != nil {
-		return nil //nolint:nilerr // ctx ended
+		return nil // ctx ended
 	}
 	s.mendSlots(ctx)
 	s.jobs.mu.Lock()
 	s.jobs.ctx = ctx
-	queued := map[string]bool{}
-	for _, j := range s.jobs.queue {
-		queued[j.ID] = true
-	}
 	now := s.o.Store.Now()
 	var old []string
 	for _, j := range jobs {
 		switch {
-		case j.State == jobRunning && !queued[j.ID]:
+		case j.State == jobRunning && !s.jobs.known[j.ID]:
+			s.jobs.known[j.ID] = true
 			s.jobs.queue = append(s.jobs.queue, j)
 		case j.State != jobRunning && now.Sub(j.Updated) > jobKeepFor:
 			old = append(old, j.ID)
@@ -99,9 +103,55 @@ func (s *Service) Run(ctx context.Context) error {
 			s.log.Warn("an old job is forgotten at the next start", "job", id, "err", err)
 		}
 	}
-	<-ctx.Done()
+	tick := time.NewTicker(takeUpEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			s.takeUp(ctx)
+		}
+	}
 	s.jobs.wg.Wait()
 	return nil
+}
+
+// takeUp begins jobs that nobody runs although they are durable: the answer that
+// one was saved was lost, or whoever made it did not get further. What was asked
+// for must not come as a surprise at the next start.
+func (s *Service) takeUp(ctx context.Context) {
+	s.jobs.mu.Lock()
+	before := maps.Clone(s.jobs.known) // first: one that ends meanwhile is not begun again
+	s.jobs.mu.Unlock()
+	now := s.o.Store.Now()
+	jobs, err := s.o.Store.Jobs(ctx)
+	if err != nil {
+		return // looked for again
+	}
+	for _, j := range jobs {
+		if j.State != jobRunning || before[j.ID] || now.Sub(j.Created) < takeUpEvery {
+			continue
+		}
+		// Saved first: it fails when another daemon has the jobs now.
+		if err := s.saveCursor(ctx, &j); err != nil {
+			return
+		}
+		s.log.Info("a job that nobody ran is taken up", "job", j.ID, "org", j.Org)
+		if j.Kind == jobRemove {
+			s.beginRemoval(j.Org)
+		}
+		s.startJob(j)
+	}
+}
+
+// beginRemoval is what RemoveOrganisation does before its job is queued.
+func (s *Service) beginRemoval(id string) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if o, ok := s.o.Directory.Organisation(id); ok {
+		s.removing.Store(id, true)
+		s.o.Directory.Put(off(o))
+	}
 }
 
 // unfinished reads the jobs, again and again until Redis answers or ctx ends:
@@ -125,6 +175,7 @@ func (s *Service) unfinished(ctx context.Context) ([]store.Job, error) {
 func (s *Service) startJob(j store.Job) {
 	s.jobs.mu.Lock()
 	if !s.jobs.cancelled[j.ID] {
+		s.jobs.known[j.ID] = true
 		s.jobs.queue = append(s.jobs.queue, j)
 	}
 	s.jobs.mu.Unlock()
@@ -225,6 +276,9 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 		if j.Kind == jobRemove {
 			s.removed(ctx, j.Org)
 		}
+		s.jobs.mu.Lock()
+		delete(s.jobs.known, j.ID)
+		s.jobs.mu.Unlock()
 		return
 	}
 }
@@ -433,6 +487,7 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 func (s *Service) removed(ctx context.Context, id string) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	s.endRemovals(ctx, id)
 	s.removing.Delete(id)
 	o, again := s.again[id]
 	if !again {
@@ -445,6 +500,25 @@ func (s *Service) removed(ctx context.Context, id string) {
 	}
 	if err := s.change(ctx, By{Who: "file", From: "removal"}, old, o); err != nil {
 		s.log.Error("an organisation of the configuration file could not be made again; reload", "org", id, "err", err)
+	}
+}
+
+// endRemovals ends other removals of an organisation that is gone: one whose
+// answer was lost must not take what is made anew by that name.
+func (s *Service) endRemovals(ctx context.Context, id string) {
+	jobs, err := s.o.Store.Jobs(ctx)
+	for _, j := range jobs {
+		if j.Kind != jobRemove || j.Org != id || j.State != jobRunning {
+			continue
+		}
+		s.jobs.cancel(j.ID) // it waits at most: this one has the organisation
+		j.State = jobDone
+		if err == nil {
+			err = s.o.Store.SaveJob(ctx, j)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("another removal of the organisation may still be noted; see `dispatchd job list` before it is made anew", "org", id, "err", err)
 	}
 }
 
