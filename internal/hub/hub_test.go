@@ -154,17 +154,22 @@ type store struct {
 	saves      int
 	fail, lost map[string]int
 	conflicts  int
+	damaged    map[orcid.ID]bool
+	leaves     orcid.ID // leaves after the first reading
 }
 
-func (s *store) Users(_ context.Context, ids []orcid.ID) ([]*event.User, error) {
-	out := make([]*event.User, len(ids))
+func (s *store) ReadableUsers(_ context.Context, ids []orcid.ID) (users []*event.User, damaged []orcid.ID, err error) {
+	users = make([]*event.User, len(ids))
 	for i, id := range ids {
-		if u, ok := s.users[id]; ok {
+		if s.damaged[id] {
+			damaged = append(damaged, id)
+		} else if u, ok := s.users[id]; ok {
 			u.Registrations = append([]event.Registration(nil), u.Registrations...)
-			out[i] = &u
+			users[i] = &u
 		}
 	}
-	return out, nil
+	delete(s.users, s.leaves)
+	return users, damaged, nil
 }
 
 var errAway = errors.New("away")
@@ -283,5 +288,40 @@ func TestTakerTakesEachRowOnce(t *testing.T) {
 	taker.Set(nil)
 	if p, err = taker.runOnce(t.Context()); err != nil || p != (Progress{}) {
 		t.Errorf("without a map: %+v %v", p, err)
+	}
+}
+
+// Whoever cannot be read, or leaves right then, is looked for again, and holds up
+// nobody else.
+func TestTakerGoesOnWithoutWhomItCannotTake(t *testing.T) {
+	t.Parallel()
+	damaged, leaves, other := id(t, "0000-0002-1825-0097"), id(t, "0000-0001-5109-3700"), id(t, "0000-0002-1694-233X")
+	user := func(i orcid.ID) event.User {
+		return event.User{ORCID: i, Affiliations: []event.Affiliation{{Org: "uni-a"}}}
+	}
+	st := &store{
+		users: map[orcid.ID]event.User{damaged: user(damaged), leaves: user(leaves), other: user(other)},
+		taken: map[int]bool{}, damaged: map[orcid.ID]bool{damaged: true}, leaves: leaves,
+	}
+	taker, err := NewTaker(TakerOptions{
+		Store: st, Now: func() time.Time { return t0 }, Logger: slog.New(slog.DiscardHandler), Panics: func(string) { t.Error("panicked") },
+		Base: func(context.Context, string, string) (int, error) { return 5, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewCallbacks("https://hub.example", t0.Add(time.Hour), readMap(t, "user_id,orcid,credential\n7,0000-0002-1825-0097,main\n8,0000-0001-5109-3700,main\n9,0000-0002-1694-233X,main\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	taker.Set(c)
+	p, err := taker.runOnce(t.Context())
+	if err != nil || p != (Progress{Rows: 3, NoUser: 2, Waiting: 1}) || !st.taken[9] || st.taken[7] || st.taken[8] {
+		t.Errorf("%+v, %v; taken %v", p, err, st.taken)
+	}
+	st.leaves, st.damaged = orcid.ID{}, nil
+	st.users[leaves] = user(leaves) // and is back
+	if p, err = taker.runOnce(t.Context()); err != nil || p != (Progress{Rows: 3, Waiting: 3}) {
+		t.Errorf("later: %+v, %v", p, err)
 	}
 }

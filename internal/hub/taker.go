@@ -18,8 +18,9 @@ import (
 
 // Store is where users and the work on their registrations are kept.
 type Store interface {
-	// Users reads several records; a missing one is nil.
-	Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
+	// ReadableUsers reads several records; a missing one is nil, and so is one that
+	// is damaged, which is named.
+	ReadableUsers(ctx context.Context, ids []orcid.ID) (users []*event.User, damaged []orcid.ID, err error)
 	// SaveUser writes a record if it is still at its version, else it fails with
 	// event.ErrConflict; work is when its registrations are to be looked at.
 	SaveUser(ctx context.Context, u event.User, work time.Time) (version string, err error)
@@ -195,22 +196,27 @@ func (t *Taker) take(ctx context.Context, c *Callbacks, batch []*Row, p *Progres
 	if err != nil {
 		return err
 	}
-	users, err := t.o.Store.Users(ctx, ids)
+	users, damaged, err := t.o.Store.ReadableUsers(ctx, ids)
 	if err != nil {
 		return err
 	}
 	var done []int
 	for i, r := range batch {
 		switch u := users[i]; {
-		case taken[i] && u != nil && holds(u, r):
+		case taken[i] && (u != nil && holds(u, r) || slices.Contains(damaged, r.ORCID)):
 			p.Waiting++
 		case taken[i]:
 			p.Gone++
 		case u == nil || len(u.Affiliations) == 0:
 			p.NoUser++
 		default:
-			if err := t.add(ctx, c, r); err != nil {
+			added, err := t.add(ctx, c, r)
+			if err != nil {
 				return err
+			}
+			if !added {
+				p.NoUser++ // they have just left
+				continue
 			}
 			p.Waiting++
 			done = append(done, r.UserID)
@@ -228,21 +234,24 @@ func holds(u *event.User, r *Row) bool {
 	})
 }
 
-// add writes the row into its user's record. The record is read again for each:
-// the batch may hold two rows of one user.
-func (t *Taker) add(ctx context.Context, c *Callbacks, r *Row) error {
+// add writes the row into its user's record, and reports whether it stands there.
+// The record is read again for each: the batch may hold two rows of one user.
+func (t *Taker) add(ctx context.Context, c *Callbacks, r *Row) (bool, error) {
 	base, err := t.o.Base(ctx, c.Base, r.Credential)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for {
-		users, err := t.o.Store.Users(ctx, []orcid.ID{r.ORCID})
+		users, _, err := t.o.Store.ReadableUsers(ctx, []orcid.ID{r.ORCID})
 		if err != nil {
-			return err
+			return false, err
 		}
 		u := users[0]
-		if u == nil || len(u.Affiliations) == 0 || holds(u, r) {
-			return nil
+		switch {
+		case u == nil || len(u.Affiliations) == 0:
+			return false, nil
+		case holds(u, r):
+			return true, nil
 		}
 		// When the Hub registered it nobody knows; it was long ago.
 		u.Registrations = append(u.Registrations, event.Registration{
@@ -252,7 +261,7 @@ func (t *Taker) add(ctx context.Context, c *Callbacks, r *Row) error {
 			return cmp.Or(cmp.Compare(a.Credential, b.Credential), cmp.Compare(a.Epoch, b.Epoch))
 		})
 		if _, err = t.o.Store.SaveUser(ctx, *u, t.o.Now()); !errors.Is(err, event.ErrConflict) {
-			return err
+			return err == nil, err
 		}
 	}
 }

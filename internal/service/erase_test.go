@@ -232,6 +232,9 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 	if err != nil || len(page.Users) != 21 {
 		t.Errorf("%d users, %v", len(page.Users), err)
 	}
+	if p, err := b.svc.RegistrationProgress(ctx, "uni-a"); err != nil || p.Users != 20 {
+		t.Errorf("%+v, %v", p, err)
+	}
 	story, err := b.svc.User(ctx, person(t, 3))
 	if err != nil || !story.Damaged {
 		t.Errorf("%+v, %v", story, err)

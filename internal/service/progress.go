@@ -99,7 +99,7 @@ func (s *Service) RegistrationProgress(ctx context.Context, orgID string) (Regis
 			if err != nil {
 				return RegistrationProgress{}, Explain("list users", err)
 			}
-			users, err := s.o.Store.Users(ctx, ids)
+			users, _, err := s.o.Store.ReadableUsers(ctx, ids) // a damaged one must not close the pages
 			if err != nil {
 				return RegistrationProgress{}, Explain("read users", err)
 			}
