@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,11 +39,17 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if next.DataDir == "" {
-		next.DataDir = old.DataDir
-	}
-	if _, err := config.EnsureKeys(next); err != nil {
+	// Another data_dir needs a restart. Until then the keys are those of the one
+	// in use: new ones in the other would be used at once.
+	dir := cmp.Or(next.DataDir, a.o.Config.DataDir)
+	next.DataDir = a.o.Config.DataDir
+	made, err := config.EnsureKeys(next)
+	if err != nil {
 		return nil, err
+	}
+	next.DataDir = dir
+	for _, m := range made {
+		a.log.Info("key made; keep a copy of it in a safe place", "path", m)
 	}
 	changes = withRestarts(config.Diff(old, next), config.Diff(a.o.Config, next))
 	if !a.attached.isStarted() {

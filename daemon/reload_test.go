@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -270,5 +273,34 @@ func TestReloadByItsOtherName(t *testing.T) {
 	}
 	if w.metric("dispatchd_config_last_reload_success_timestamp_seconds") < 1e9 {
 		t.Error("the metric has no time")
+	}
+}
+
+// Another data_dir needs a restart: until then no keys are made in it, let alone
+// used, also when nobody is registered yet and nothing would be locked.
+func TestAReloadMakesNoKeysInAnotherDataDir(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{users: 2})
+	good, err := os.ReadFile(w.configPath())
+	w.must(err)
+	other := filepath.Join(t.TempDir(), "moved")
+	changed := regexp.MustCompile(`(?m)^data_dir = .*$`).ReplaceAllString(string(good), "data_dir = \""+other+"\"")
+	w.must(os.WriteFile(w.configPath(), []byte(changed), 0o600))
+	keys := w.d.app.keys.Load().SigningID()
+	for range 2 {
+		if status, changes, problems := w.reload(); status != http.StatusOK || !slices.Equal(changes, []string{"restart needed: data_dir"}) {
+			t.Errorf("the reload was answered %d %q %q", status, changes, problems)
+		}
+	}
+	if w.d.app.keys.Load().SigningID() != keys {
+		t.Error("another callback key is used")
+	}
+	if _, err := os.Stat(other); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was made in the new data_dir: %v", err)
+	}
+	w.simple("uni-a")
+	w.registered(clientMain, w.users...)
+	if status, changes, problems := w.reload(); status != http.StatusOK || !slices.Equal(changes, []string{"restart needed: data_dir"}) {
+		t.Errorf("with registrations the reload was answered %d %q %q", status, changes, problems)
 	}
 }
