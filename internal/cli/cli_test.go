@@ -123,6 +123,7 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"user", "import", "--org", "a"},
 		{"user", "sync", "x.csv"},
 		{"user", "erase", josiah},
+		{"registration", "status", "--follow", "--json"},
 		{"user", "erase", "nonsense", "--yes"},
 		{"user", "export"},
 		{"user", "unsuppress", "nonsense"},
@@ -316,7 +317,7 @@ func TestJSONIsTheAPIs(t *testing.T) {
 	for args, code := range map[string]int{
 		"org enable uni-a --channel email": 0, "user add nobody --org x": 2, "user add " + maria + " --org x": 1, "delivery replay uni-a": 0, "delivery purge uni-a --yes": 0,
 		"reload": 0, "log-level warn": 0, "recover --accept-loss": 1, "user import - --org uni-a": 1, "user remove " + maria + " --org uni-a": 1, "org show nobody --secrets": 1,
-		"user list --org nobody": 1, "org test uni-a": 0, "credential show main": 0, "user sync - --org uni-a": 1, "user unsuppress " + maria: 1, "user erase 0000-0002-1694-233X --yes --wait 0s": 0, "user export " + josiah: 0,
+		"user list --org nobody": 1, "org test uni-a": 0, "credential show main": 0, "credential show nobody": 1, "user sync - --org uni-a": 1, "user unsuppress " + maria: 1, "user erase 0000-0002-1694-233X --yes --wait 0s": 0, "user export " + josiah: 0,
 	} {
 		r := b.run("", append(strings.Fields(args), "--json")...)
 		if r.code != code || code < 2 && !json.Valid([]byte(r.out)) || code < 2 && r.err != "" {
@@ -367,6 +368,72 @@ func TestOnATerminal(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	if r := on("uni-a\n", "org", "remove", "uni-a"); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestASignalEndsAQuestion: it ends a command that waits for somebody to type, and
+// says what goes on without it.
+func TestASignalEndsAQuestion(t *testing.T) {
+	t.Parallel()
+	run := func(waits func(cancel func()) io.Reader, args ...string) result {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var out, errs bytes.Buffer
+		code := Run(ctx, args, Env{Stdin: waits(cancel), Stdout: &out, Stderr: &errs, IsTerminal: func(any) bool { return true }})
+		return result{code, out.String(), errs.String()}
+	}
+	asked := func(cancel func()) io.Reader {
+		in, out := io.Pipe()
+		t.Cleanup(func() { out.Close() })
+		return readerFunc(func(p []byte) (int, error) {
+			cancel()
+			return in.Read(p)
+		})
+	}
+	if r := run(asked, "org", "remove", "uni-a"); r.code != 1 || !strings.HasSuffix(r.err, "Nothing was changed.\n") {
+		t.Errorf("a question: %+v", r)
+	}
+	if r := run(asked, "org", "set", "uni-a", "webhook.apikey_file=-"); r.code != 1 || r.err != "dispatchd: interrupted\n" {
+		t.Errorf("a secret: %+v", r)
+	}
+	var stop func()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"job":{"id":"erase-1","state":"running"},"waiting":"its turn"}`)
+		stop()
+	}))
+	defer srv.Close()
+	erase := []string{"user", "erase", josiah, "--yes", "--admin", srv.URL}
+	r := run(func(cancel func()) io.Reader {
+		stop = cancel
+		return strings.NewReader("")
+	}, erase...)
+	if r.code != 1 || !strings.Contains(r.err, "the erasure goes on") {
+		t.Errorf("an erasure: %+v", r)
+	}
+}
+
+// readerFunc is a reader of one function.
+type readerFunc func(p []byte) (int, error)
+
+// Read implements io.Reader.
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestAFailedErasureIsAFailure, for programs too.
+func TestAFailedErasureIsAFailure(t *testing.T) {
+	t.Parallel()
+	const answer = `{"job":{"id":"erase-1","state":"failed","error":"no"},"removed":{},"ages_out":[]}`
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answer)
+	}))
+	defer srv.Close()
+	erase := []string{"user", "erase", josiah, "--yes", "--admin", srv.URL}
+	if r := alone(t, Env{}, erase...); r.code != 1 || !strings.Contains(r.out, "could not be erased: no") {
+		t.Errorf("%+v", r)
+	}
+	if r := alone(t, Env{}, append(erase, "--json")...); r.code != 1 || r.out != answer {
 		t.Errorf("%+v", r)
 	}
 }

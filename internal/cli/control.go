@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -114,11 +115,19 @@ type credentialShowCmd struct {
 	Name string `arg:"" help:"Our name of the credential."`
 }
 
-// Run implements the command. With --json it shows all: the API has no other
-// list.
+// Run implements the command. With --json it shows all, since the API has no
+// other list, but fails all the same when there is none of that name.
 func (c *credentialShowCmd) Run(s *session) error {
-	list, show, err := s.credentials()
-	if !show {
+	if s.JSON {
+		var all struct {
+			Credentials []service.CredentialState `json:"credentials"`
+		}
+		return s.check(http.MethodGet, at("credentials"), &all, nil, func() bool {
+			return slices.ContainsFunc(all.Credentials, func(one service.CredentialState) bool { return one.Name == c.Name })
+		})
+	}
+	list, _, err := s.credentials()
+	if err != nil {
 		return err
 	}
 	for _, one := range list {

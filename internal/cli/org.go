@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -396,10 +398,39 @@ func (s *session) confirm(yes bool, what, word string) error {
 		return usage("%s Say --yes to do it.", what)
 	}
 	fmt.Fprintf(s.env.Stderr, "%s\nType %s to go on: ", what, word)
-	in := bufio.NewScanner(s.env.Stdin)
+	in := bufio.NewScanner(s.stdin())
 	if !in.Scan() || strings.TrimSpace(in.Text()) != word {
 		fmt.Fprintln(s.env.Stderr, "Nothing was changed.")
 		return ExitCode(exitFail)
 	}
 	return nil
+}
+
+// stdin is standard input until the command is interrupted: the signal itself
+// ends no read, and who waits at a terminal would wait for ever.
+func (s *session) stdin() io.Reader { return interruptible{s.ctx, s.env.Stdin} }
+
+type interruptible struct {
+	ctx context.Context //nolint:containedctx // a reader has nowhere else to get it from
+	in  io.Reader
+}
+
+// Read implements io.Reader. What is still read when it was interrupted is lost.
+func (i interruptible) Read(p []byte) (int, error) {
+	type piece struct {
+		text []byte
+		err  error
+	}
+	read := make(chan piece, 1)
+	go func() {
+		text := make([]byte, len(p))
+		n, err := i.in.Read(text)
+		read <- piece{text[:n], err}
+	}()
+	select {
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	case got := <-read:
+		return copy(p, got.text), got.err
+	}
 }

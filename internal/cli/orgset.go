@@ -99,7 +99,7 @@ func (c *orgAddCmd) settings(s *session) (service.Settings, error) {
 	if c.APIClientID != "" || c.APIClientSecretFile != "" {
 		in.API = &service.APISettings{ClientID: &c.APIClientID}
 	}
-	read := &secretReader{stdin: s.env.Stdin}
+	read := &secretReader{stdin: s.stdin()}
 	for _, f := range []struct {
 		path string
 		take func(string)
@@ -135,7 +135,7 @@ type orgSetCmd struct {
 // Run implements the command.
 func (c *orgSetCmd) Run(s *session) error {
 	var in service.Settings
-	read := &secretReader{stdin: s.env.Stdin}
+	read := &secretReader{stdin: s.stdin()}
 	seen := map[string]bool{}
 	for _, pair := range c.Settings {
 		key, value, ok := strings.Cut(pair, "=")

@@ -26,6 +26,9 @@ const followEvery = time.Second
 
 // Run implements the command.
 func (c *registrationStatusCmd) Run(s *session) error {
+	if c.Follow && s.JSON {
+		return usage("--follow shows a person how it goes on; with --json ask again")
+	}
 	var report service.RegistrationReport
 	if show, err := s.ask(http.MethodGet, at("registrations"), nil, &report); !show {
 		return err

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -225,18 +226,22 @@ func (c *userEraseCmd) Run(s *session) error {
 	for began := time.Now(); err == nil && e.Job.State == store.JobRunning && time.Since(began) < c.Wait; {
 		select {
 		case <-s.ctx.Done():
-			return s.ctx.Err()
+			return errors.New("interrupted; the erasure goes on by itself, `dispatchd job list` shows it")
 		case <-time.After(500 * time.Millisecond):
 		}
 		raw, err = s.erasureOf(cl, http.MethodGet, at("erasures", e.Job.ID), &e)
 	}
 	if s.JSON {
-		return s.raw(raw, err)
+		if err := s.raw(raw, err); err != nil {
+			return err
+		}
 	}
 	if err != nil {
 		return err
 	}
-	s.showErasure(id.String(), e)
+	if !s.JSON {
+		s.showErasure(id.String(), e)
+	}
 	if e.Job.State == store.JobFailed {
 		return ExitCode(exitFail)
 	}
