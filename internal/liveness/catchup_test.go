@@ -413,3 +413,35 @@ func TestPingsThatWaitToBeFannedOutAreNotMissed(t *testing.T) {
 	w.must(w.watch.runChecks(t.Context()))
 	w.wantTold("when fan-out has caught up", silent...)
 }
+
+func TestACredentialInTroubleHoldsUpNoOthersChecks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 30)
+	ctx := t.Context()
+	w.orcid.broken, w.watch.atOnce = "other", 10
+	w.watch.o.Credentials = func() []string { return []string{"main", "other"} }
+	w.affiliate("uni-other", w.users[:25])
+	var list []event.Check
+	for _, id := range w.users[:25] {
+		list = append(list, event.Check{Kind: event.CheckBaseline, ORCID: id, Credential: "other", At: w.sim.Now()})
+	}
+	w.must(w.store.AddChecks(ctx, list))
+	w.sim.Advance(time.Hour)
+	changed := w.users[29]
+	w.must(w.sim.Change(changed, "works", sim.Add)) // not indexed before the PUT
+	w.sim.Advance(2 * time.Second)
+	w.register(changed)
+	u, err := w.store.User(ctx, changed)
+	w.must(err)
+	w.must(w.watch.Registered(ctx, u))
+	w.sim.Advance(20 * time.Minute)
+	if err := w.watch.runChecks(ctx); !errors.Is(err, errBroken) {
+		t.Errorf("%v, want that of the credential in trouble", err)
+	}
+	w.wantTold("while the other is broken", changed)
+	w.orcid.broken = ""
+	w.must(w.watch.runChecks(ctx))
+	if n, err := w.store.CountChecks(ctx, event.CheckBaseline); err != nil || n > 0 {
+		t.Errorf("%d checks are left, %v", n, err)
+	}
+}

@@ -2,6 +2,8 @@ package liveness
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,11 +43,22 @@ func (w *Watcher) Registered(ctx context.Context, u *event.User) error {
 
 // runChecks makes the checks that are due.
 func (w *Watcher) runChecks(ctx context.Context) error {
+	err := w.runKind(ctx, event.CheckBaseline)
+	if rerr := w.runKind(ctx, event.CheckAtRisk); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+// runKind makes those of a kind. A credential in trouble holds up no other: its
+// checks, which stay where they are, are gone past.
+func (w *Watcher) runKind(ctx context.Context, kind event.CheckKind) error {
+	failing, skip := map[string]error{}, 0
 	for {
 		if behind, err := w.behind(ctx); err != nil || behind {
 			return err
 		}
-		due, err := w.o.Store.DueChecks(ctx, w.o.Now(), checksAtOnce)
+		due, err := w.o.Store.DueChecks(ctx, kind, w.o.Now(), skip, w.atOnce)
 		if err != nil {
 			return err
 		}
@@ -53,21 +66,28 @@ func (w *Watcher) runChecks(ctx context.Context) error {
 		for _, c := range due {
 			byCredential[c.Credential] = append(byCredential[c.Credential], c)
 		}
-		var failed error
 		configured := w.o.Credentials()
 		for credential, list := range byCredential {
-			if !slices.Contains(configured, credential) {
+			left := len(list)
+			switch {
+			case !slices.Contains(configured, credential):
 				// Gone, or ORCID is not asked with it: nobody waits for this check.
-				err = w.postpone(ctx, list)
-			} else {
-				err = w.check(ctx, credential, list)
+				if err := w.postpone(ctx, list); err != nil {
+					return err
+				}
+				left = 0
+			case failing[credential] == nil:
+				if left, err = w.check(ctx, credential, list); err != nil {
+					failing[credential] = err
+				}
 			}
-			if err != nil {
-				failed = err // a credential in trouble holds up no other
-			}
+			skip += left
 		}
-		if failed != nil || len(due) < checksAtOnce {
-			return failed
+		if len(due) < w.atOnce {
+			for _, credential := range slices.Sorted(maps.Keys(failing)) {
+				return fmt.Errorf("checks of %s: %w", credential, failing[credential]) // one line for status
+			}
+			return nil
 		}
 	}
 }
@@ -81,8 +101,9 @@ func (w *Watcher) postpone(ctx context.Context, list []event.Check) error {
 	return w.o.Store.AddChecks(ctx, later)
 }
 
-// check makes the checks of one credential.
-func (w *Watcher) check(ctx context.Context, credential string, list []event.Check) error {
+// check makes the checks of one credential, and returns how many are left.
+func (w *Watcher) check(ctx context.Context, credential string, list []event.Check) (left int, err error) {
+	left = len(list)
 	for part := range slices.Chunk(list, orcid.MaxSearchIDs) {
 		var baseline, risk []event.Check
 		for _, c := range part {
@@ -93,16 +114,17 @@ func (w *Watcher) check(ctx context.Context, credential string, list []event.Che
 			}
 		}
 		if err := w.checkBaseline(ctx, credential, baseline); err != nil {
-			return err
+			return left, err
 		}
 		if err := w.checkRisk(ctx, credential, risk); err != nil {
-			return err
+			return left, err
 		}
 		if err := w.o.Store.DropChecks(ctx, part); err != nil {
-			return err
+			return left, err
 		}
+		left -= len(part)
 	}
-	return nil
+	return left, nil
 }
 
 // checkBaseline asks whether records changed around the time of their

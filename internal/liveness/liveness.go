@@ -39,7 +39,8 @@ type Store interface {
 	Append(ctx context.Context, pings []event.Ping) error
 
 	AddChecks(ctx context.Context, list []event.Check) error
-	DueChecks(ctx context.Context, now time.Time, limit int) ([]event.Check, error)
+	// DueChecks finds those of a kind, earliest first, after the first skip of them.
+	DueChecks(ctx context.Context, kind event.CheckKind, now time.Time, skip, limit int) ([]event.Check, error)
 	DropChecks(ctx context.Context, list []event.Check) error
 	Silences(ctx context.Context, credential string, ids []orcid.ID) ([]event.Silence, error)
 	SetSilences(ctx context.Context, credential string, list map[orcid.ID]event.Silence) error
@@ -106,6 +107,8 @@ type Watcher struct {
 
 	count Count
 
+	atOnce int // how many checks are taken at once; fewer in tests
+
 	waits atomic.Bool // for the backlog of pings
 
 	changed   atomic.Bool // a registration, since the last count
@@ -133,7 +136,7 @@ func New(o Options) (*Watcher, error) {
 	}
 	return &Watcher{
 		o: o, log: o.Logger.With("component", "liveness"), metrics: newMetrics(o.Registerer),
-		kick: make(chan struct{}, 1), trials: map[string]*trial{}, pages: map[string]map[orcid.ID]time.Time{}, judges: map[string]*sync.Mutex{},
+		kick: make(chan struct{}, 1), atOnce: checksAtOnce, trials: map[string]*trial{}, pages: map[string]map[orcid.ID]time.Time{}, judges: map[string]*sync.Mutex{},
 	}, nil
 }
 

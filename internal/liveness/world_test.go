@@ -50,6 +50,7 @@ type direct struct {
 	client *orcid.Client
 	calls  atomic.Int64
 	left   atomic.Int64
+	broken string // a credential with which nothing can be searched
 }
 
 func (d *direct) call() error {
@@ -60,7 +61,10 @@ func (d *direct) call() error {
 	return nil
 }
 
-func (d *direct) ChangedSince(ctx context.Context, _ string, ids []orcid.ID, since time.Time) ([]orcid.ID, error) {
+func (d *direct) ChangedSince(ctx context.Context, credential string, ids []orcid.ID, since time.Time) ([]orcid.ID, error) {
+	if credential == d.broken {
+		return nil, errBroken
+	}
 	if err := d.call(); err != nil {
 		return nil, err
 	}

@@ -47,10 +47,10 @@ end
 return (#ARGV - 1) / 2
 `
 
-// checkDueBody: KEYS mark, checks; ARGV mark, now (ms), how many. Returns the
-// checks that are due with their times, earliest first.
+// checkDueBody: KEYS mark, checks; ARGV mark, now (ms), how many to leave out, how
+// many. Returns the checks that are due with their times, earliest first.
 const checkDueBody = `
-return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])
+return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', ARGV[3], ARGV[4])
 `
 
 // checkDropBody: KEYS mark, checks; ARGV mark, then time (ms) and check. Removes
@@ -123,37 +123,31 @@ func (s *Store) changeChecks(ctx context.Context, sc *script, doing string, list
 	return nil
 }
 
-// DueChecks returns at most limit checks that are due, earliest first. Each
-// stays until DropChecks.
-func (s *Store) DueChecks(ctx context.Context, now time.Time, limit int) ([]event.Check, error) {
-	calls := make([]*call, len(checkKinds))
-	for i, kind := range checkKinds {
-		calls[i] = s.hashCall(s.scripts.checkDue, s.keys.checks(kind), now.UnixMilli(), limit)
-	}
-	if err := s.do(ctx, calls...); err != nil {
+// DueChecks returns at most limit checks of a kind that are due, earliest first,
+// after the first skip of them. Each stays until DropChecks.
+func (s *Store) DueChecks(ctx context.Context, kind event.CheckKind, now time.Time, skip, limit int) ([]event.Check, error) {
+	c := s.hashCall(s.scripts.checkDue, s.keys.checks(kind), now.UnixMilli(), skip, limit)
+	if err := s.do(ctx, c); err != nil {
 		return nil, fmt.Errorf("find due checks: %w", err)
 	}
-	var out []event.Check
-	for i, kind := range checkKinds {
-		pairs, err := stringList(calls[i], calls[i].res)
-		if err != nil {
-			return nil, fmt.Errorf("find due checks: %w", err)
-		}
-		for j := 0; j+1 < len(pairs); j += 2 {
-			field, credential, ok := strings.Cut(pairs[j], " ")
-			at, err := strconv.ParseFloat(pairs[j+1], 64)
-			if !ok || err != nil {
-				return nil, fmt.Errorf("find due checks: check %q is damaged", pairs[j])
-			}
-			id, err := fieldUser(field)
-			if err != nil {
-				return nil, fmt.Errorf("find due checks: check %q is damaged: %w", pairs[j], err)
-			}
-			out = append(out, event.Check{Kind: kind, ORCID: id, Credential: credential, At: time.UnixMilli(int64(at)).UTC()})
-		}
+	pairs, err := stringList(c, c.res)
+	if err != nil {
+		return nil, fmt.Errorf("find due checks: %w", err)
 	}
-	slices.SortStableFunc(out, func(a, b event.Check) int { return a.At.Compare(b.At) })
-	return out[:min(len(out), limit)], nil
+	out := make([]event.Check, 0, len(pairs)/2)
+	for j := 0; j+1 < len(pairs); j += 2 {
+		field, credential, ok := strings.Cut(pairs[j], " ")
+		at, err := strconv.ParseFloat(pairs[j+1], 64)
+		if !ok || err != nil {
+			return nil, fmt.Errorf("find due checks: check %q is damaged", pairs[j])
+		}
+		id, err := fieldUser(field)
+		if err != nil {
+			return nil, fmt.Errorf("find due checks: check %q is damaged: %w", pairs[j], err)
+		}
+		out = append(out, event.Check{Kind: kind, ORCID: id, Credential: credential, At: time.UnixMilli(int64(at)).UTC()})
+	}
+	return out, nil
 }
 
 // CountChecks returns how many checks of a kind are noted, due or not.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -25,22 +26,32 @@ func TestChecksAreMadeAtTheLaterTimeAndDroppedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		due, err := s.DueChecks(ctx, at, 10)
+		dueAt := func(now time.Time, skip, limit int) (all []event.Check, err error) {
+			for _, kind := range checkKinds {
+				due, kerr := s.DueChecks(ctx, kind, now, skip, limit)
+				all, err = append(all, due...), errors.Join(err, kerr)
+			}
+			return all, err
+		}
+		due, err := dueAt(at, 0, 10)
 		if err != nil || len(due) != 2 || !slices.Contains(due, other) || !slices.Contains(due, spaced) {
 			t.Fatalf("due now: %v, %v; want %v and %v", due, err, other, spaced)
 		}
 		if err := s.DropChecks(ctx, append(due, early)); err != nil { // early was moved meanwhile
 			t.Fatal(err)
 		}
-		due, err = s.DueChecks(ctx, at.Add(time.Hour), 10)
+		due, err = dueAt(at.Add(time.Hour), 0, 10)
 		if err != nil || !slices.Equal(due, []event.Check{late}) {
 			t.Fatalf("due in an hour: %v, %v; want only %v", due, err, late)
 		}
 		if err := s.AddChecks(ctx, []event.Check{early, other, spaced}); err != nil {
 			t.Fatal(err)
 		}
-		if due, err = s.DueChecks(ctx, at.Add(time.Hour), 1); err != nil || len(due) != 1 || !due[0].At.Equal(at) {
-			t.Fatalf("one due: %v, %v; want the earliest", due, err)
+		if due, err = dueAt(at.Add(time.Hour), 0, 1); err != nil || len(due) != 2 || !due[0].At.Equal(at) {
+			t.Fatalf("one due of each kind: %v, %v; want the earliest", due, err)
+		}
+		if due, err = dueAt(at.Add(time.Hour), 1, 1); err != nil || !slices.Equal(due, []event.Check{late}) {
+			t.Fatalf("the next: %v, %v; want %v", due, err, late)
 		}
 	})
 }
