@@ -25,7 +25,8 @@ func (w *Watcher) load(ctx context.Context, credential string) (progress, error)
 		return p, err
 	}
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		return p, fmt.Errorf("the progress of catch-up of %s is damaged: %w", credential, err)
+		w.log.Error("the progress of catch-up is damaged; the last two days are caught up", "credential", credential, "err", err)
+		return progress{Owed: w.o.Now().Add(-afterLoss)}, nil
 	}
 	return p, nil
 }

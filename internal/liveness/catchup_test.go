@@ -445,3 +445,14 @@ func TestACredentialInTroubleHoldsUpNoOthersChecks(t *testing.T) {
 		t.Errorf("%d checks are left, %v", n, err)
 	}
 }
+
+func TestDamagedProgressIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 10)
+	ctx := t.Context()
+	w.change(w.users[3])
+	w.must(w.store.SetFact(ctx, progressFact("main"), "{damaged"))
+	w.must(w.watch.Owe(ctx, []string{"main"}, w.sim.Now()))
+	w.must(w.watch.catchUp(ctx, "main"))
+	w.wantTold("after the damage", w.users[3])
+}

@@ -72,6 +72,10 @@ func (p *progress) begin(credential string, every time.Duration, now time.Time) 
 		p.Done = now.Add(-stagger(credential, every))
 		changed = true
 	}
+	if p.Done.After(now) { // the clock was set back; else no round would be due until then
+		p.owe(now.Add(-afterLoss))
+		p.Done = now
+	}
 	timer := every > 0 && !now.Before(p.Done.Add(every))
 	switch {
 	case timer:

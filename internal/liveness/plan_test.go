@@ -94,6 +94,18 @@ func TestWithoutTimerOnlyOutagesAreCaughtUp(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSetBackStopsNoRound(t *testing.T) {
+	t.Parallel()
+	p := progress{Done: noon.Add(1000 * time.Hour)}
+	if !p.begin("main", 24*time.Hour, noon) || p.Round == nil || !p.Round.Since.Equal(noon.Add(-afterLoss-overlap)) {
+		t.Fatalf("the round is %+v, want one over the last two days", p.Round)
+	}
+	p.finish()
+	if p.begin("main", 24*time.Hour, noon.Add(24*time.Hour)); p.Round == nil || p.Round.Why != whyTimer {
+		t.Fatalf("a day later: %+v", p)
+	}
+}
+
 func TestCredentialsSpreadOverTheDay(t *testing.T) {
 	t.Parallel()
 	seen := map[time.Duration]bool{}
