@@ -13,7 +13,7 @@ import (
 )
 
 // components are the parts that recover their own panics.
-var components = [...]string{"intake", "spool", "fanout", "guest", "actors", "deliver", "service", "admin", "web", "hubapi", "liveness", "daemon"}
+var components = [...]string{"intake", "spool", "fanout", "guest", "actors", "deliver", "service", "admin", "web", "hubapi", "hub", "monthly", "liveness", "daemon"}
 
 // processMetrics are the metrics of the process as a whole.
 type processMetrics struct {

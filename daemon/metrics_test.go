@@ -1,7 +1,11 @@
 package main
 
 import (
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,5 +78,34 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 	}
 	if _, raw := w.raw("GET", "/metrics", nil); !strings.Contains(string(raw), `dispatchd_pings_received_total{result="accepted"} 5`) {
 		t.Errorf("/metrics says:\n%.2000s", raw)
+	}
+}
+
+// Every part that counts its panics is there before its first one: an increase
+// from nothing to 1 is none for Prometheus, and the alert would not fire.
+func TestEveryPartThatMayPanicIsThereBefore(t *testing.T) {
+	t.Parallel()
+	counts := regexp.MustCompile(`(?:Panics|panicked)\("([a-z]+)"\)`)
+	found := 0
+	for _, dir := range []string{".", "../actors", "../internal"} {
+		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range counts.FindAllStringSubmatch(string(text), -1) {
+				found++
+				if !slices.Contains(components[:], m[1]) {
+					t.Errorf("%s: the part %q is not in the metric from the start", path, m[1])
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d places count panics", found)
 	}
 }

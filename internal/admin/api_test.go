@@ -497,6 +497,10 @@ func TestBadInput(t *testing.T) {
 		{"GET", "/v1/status?x=1", "", "", 400, "invalid", "query"},
 		{"POST", org + "/dead-letters/purge", "", "", 400, "invalid", "body"},
 		{"POST", org + "/dead-letters/purge", `{"orcid":"0000"}`, "", 400, "invalid", "orcid"},
+		{"POST", org + "/dead-letters/purge", `{"orcid":""}`, "", 400, "invalid", "orcid"}, // of a script whose variable is empty
+		{"POST", org + "/dead-letters/purge", `{"orcid":null}`, "", 400, "invalid", "body"},
+		{"POST", org + "/dead-letters/purge", `{"since":null}`, "", 400, "invalid", "body"},
+		{"POST", org + "/dead-letters/purge", `null`, "", 400, "invalid", "body"},
 		{"POST", org + "/dead-letters/purge", `{"since":"yesterday"}`, "", 400, "invalid", "body"},
 		{"POST", org + "/dead-letters/replay", `{"all":true}`, "", 400, "invalid", "body"},
 		{"PUT", org + "/users/0000-0002-1825-0098", "", "", 400, "invalid", "orcid"},

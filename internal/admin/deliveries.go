@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -71,27 +73,43 @@ func (s *Server) attempts(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, r, http.StatusOK, list)
 }
 
+// given is a part of a choice; nothing in it, as of a script whose variable is
+// empty, is a mistake and does not choose everything.
+type given[T any] struct {
+	is bool
+	of T
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (g *given[T]) UnmarshalJSON(raw []byte) error {
+	if string(raw) == "null" {
+		return errors.New("null chooses nothing; leave the key out to choose all")
+	}
+	g.is = true
+	return json.Unmarshal(raw, &g.of)
+}
+
 // selection reads which dead letters are meant. The body must be there, so that
 // nobody purges everything by forgetting it.
 func selection(w http.ResponseWriter, r *http.Request) (store.Selection, error) {
-	var in struct {
-		ORCID string    `json:"orcid"`
-		Since time.Time `json:"since"`
+	var in *struct {
+		ORCID given[string]    `json:"orcid"`
+		Since given[time.Time] `json:"since"`
 	}
 	var sel store.Selection
 	some, err := decode(w, r, &in)
 	if err != nil {
 		return sel, err
 	}
-	if !some {
+	if !some || in == nil {
 		return sel, needed(`{"orcid":"0000-0002-1825-0097"}, {"since":"2026-11-23T00:00:00Z"}, or {} for all`)
 	}
-	if in.ORCID != "" {
-		if sel.ORCID, err = orcid.Parse(in.ORCID); err != nil {
+	if in.ORCID.is {
+		if sel.ORCID, err = orcid.Parse(in.ORCID.of); err != nil {
 			return sel, bad("orcid", err.Error())
 		}
 	}
-	sel.Since = in.Since
+	sel.Since = in.Since.of
 	return sel, nil
 }
 

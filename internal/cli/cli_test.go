@@ -130,6 +130,9 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"delivery", "log"},
 		{"delivery", "log", "a", "--channel", "fax"},
 		{"delivery", "purge", "a"},
+		{"delivery", "purge", "a", "", "--yes"}, // of a script whose variable is empty
+		{"delivery", "purge", "a", "--since", "", "--yes"},
+		{"delivery", "replay", "a", ""},
 		{"org", "remove", "a"},
 		{"status", "--admin", "ftp://x"},
 		{"status", "--admin", "http://user:password@x"},

@@ -121,37 +121,38 @@ func (c *deliveryListCmd) Run(s *session) error {
 	return nil
 }
 
-// chosen says which dead letters are meant.
+// chosen says which dead letters are meant. What is given and empty, as of a
+// script whose variable is, is a mistake and does not choose everybody's.
 type chosen struct {
-	Org   string `arg:"" help:"The organisation."`
-	ID    string `arg:"" optional:"" name:"orcid" help:"Only this researcher's. Default: everybody's."`
-	Since string `help:"Only those that died since: a time such as 2026-11-23T00:00:00Z, or an age such as 24h." placeholder:"WHEN"`
+	Org   string  `arg:"" help:"The organisation."`
+	ID    *string `arg:"" optional:"" name:"orcid" help:"Only this researcher's. Default: everybody's."`
+	Since *string `help:"Only those that died since: a time such as 2026-11-23T00:00:00Z, or an age such as 24h." placeholder:"WHEN"`
 }
 
 // body reads the choice.
 func (c *chosen) body(now time.Time) (map[string]any, error) {
 	in := map[string]any{}
-	if c.ID != "" {
-		id, err := researcher(c.ID)
+	if c.ID != nil {
+		id, err := researcher(*c.ID)
 		if err != nil {
 			return nil, err
 		}
 		in["orcid"] = id
 	}
-	if c.Since == "" {
+	if c.Since == nil {
 		return in, nil
 	}
-	if d, err := time.ParseDuration(c.Since); err == nil && d > 0 {
+	if d, err := time.ParseDuration(*c.Since); err == nil && d > 0 {
 		in["since"] = now.Add(-d).UTC()
 		return in, nil
 	}
 	for _, form := range []string{time.RFC3339, "2006-01-02 15:04:05Z", time.DateOnly} {
-		if t, err := time.Parse(form, c.Since); err == nil {
+		if t, err := time.Parse(form, *c.Since); err == nil {
 			in["since"] = t.UTC()
 			return in, nil
 		}
 	}
-	return nil, usage("--since must be a time such as 2026-11-23T00:00:00Z or an age such as 24h (got %q)", clip(c.Since, 60))
+	return nil, usage("--since must be a time such as 2026-11-23T00:00:00Z or an age such as 24h (got %q)", clip(*c.Since, 60))
 }
 
 type deliveryReplayCmd struct{ chosen }

@@ -90,7 +90,7 @@ func (a *API) test(w http.ResponseWriter, c *call) error {
 // replay tries dead letters again: of one user, since a time, or all.
 func (a *API) replay(w http.ResponseWriter, c *call) error {
 	var in struct {
-		ORCID string    `json:"orcid"`
+		ORCID *string   `json:"orcid"`
 		Since time.Time `json:"since"`
 	}
 	some, err := decode(w, c, &in, true)
@@ -101,8 +101,8 @@ func (a *API) replay(w http.ResponseWriter, c *call) error {
 		return badRequest(`Send {"orcid":"0000-0002-1825-0097"}, {"since":"2026-11-23T00:00:00Z"}, or {} for all.`)
 	}
 	sel := store.Selection{Since: in.Since}
-	if in.ORCID != "" {
-		if sel.ORCID, err = orcid.Parse(in.ORCID); err != nil {
+	if in.ORCID != nil { // an empty one is a mistake, not everybody
+		if sel.ORCID, err = orcid.Parse(*in.ORCID); err != nil {
 			return badRequest("orcid: %s.", err)
 		}
 	}

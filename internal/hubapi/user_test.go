@@ -175,6 +175,7 @@ func TestAttemptsTestAndReplayOfTheOwnOrganisation(t *testing.T) {
 
 	a.want(400, "-", "POST", "/api/v1/webhook/replay", "")
 	a.want(400, "-", "POST", "/api/v1/webhook/replay", `{"orcid":"x"}`)
+	a.want(400, "-", "POST", "/api/v1/webhook/replay", `{"orcid":""}`)
 	a.want(400, "-", "POST", "/api/v1/webhook/replay", `{"orkid":"`+josiah+`"}`)
 	res = a.want(202, "-", "POST", "/api/v1/webhook/replay", `{"orcid":"`+josiah+`"}`)
 	if !jobRE.MatchString(res.body) {
