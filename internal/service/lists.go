@@ -156,11 +156,15 @@ func (l *lineReader) Read(p []byte) (int, error) {
 // delimiter guesses what the header is separated by: spreadsheets in many
 // countries write semicolons.
 func delimiter(br *bufio.Reader) rune {
-	head, err := br.Peek(min(br.Buffered(), 4096))
-	if err != nil && len(head) == 0 {
-		return ','
+	var line []byte
+	// As far as the header goes, however small the pieces are that it comes in.
+	for n, more := 1, true; more && n <= 4096; n = br.Buffered() + 1 {
+		_, err := br.Peek(n)
+		head, _ := br.Peek(min(br.Buffered(), 4096)) // it is there
+		var whole bool
+		line, _, whole = bytes.Cut(bytes.TrimLeft(head, "\r\n"), []byte{'\n'}) // empty lines may stand before it
+		more = err == nil && !whole
 	}
-	line, _, _ := bytes.Cut(head, []byte{'\n'})
 	best, most := ',', bytes.Count(line, []byte{','})
 	for _, c := range []byte{';', '\t'} {
 		if n := bytes.Count(line, []byte{c}); n > most {
