@@ -349,7 +349,7 @@ func (a *app) shutdown() error {
 	if err != nil && away {
 		// What waits for a Redis that is away ends with its own time limit. It is
 		// due again, so nothing failed.
-		a.log.Warn("stopping without redis; what was under way is due again when its lease ends", "err", err)
+		a.log.Warn("stopping without redis; what was under way is due again at the next start", "err", err)
 		err = nil
 	}
 	if ierr := a.intake.Shutdown(ctx); ierr != nil {

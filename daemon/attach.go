@@ -181,6 +181,13 @@ func (a *app) startAttached(ctx context.Context) error {
 	if err := a.sweepMoved(ctx, creds, locked); err != nil {
 		return err
 	}
+	ended, err := a.store.EndLeases(ctx)
+	if err != nil {
+		return err
+	}
+	if ended > 0 {
+		a.log.Info("what was in flight when the daemon before this one died is due again; receivers may get it twice, with the same webhook-id", "deliveries", ended)
+	}
 	system, err := actors.Start(actors.Options{
 		Paused: paused,
 		Slots:  a.store, Mail: a.store, Users: watchedUsers{a.store, a.watch}, Directory: a.directory, Deliverer: a.router, Guard: a.store.Guard(),

@@ -77,6 +77,36 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestKilledInFlight: what was in flight when the daemon was killed is due when
+// the next one is there, long before its lease ends.
+func TestKilledInFlight(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{orgs: []string{"uni-a", "uni-b"}, users: 20, timeout: "60s", behaviour: receiver.Hang()})
+	w.must(w.pingAll())
+	w.must(w.hanging(2))
+	w.daemon.kill()
+	w.recv.Behave(receiver.OK())
+	w.must(w.daemon.start())
+	w.must(w.ready())
+	again := time.Now()
+	w.must(within(time.Minute, 20*time.Millisecond, func() error {
+		for _, name := range w.set.orgs {
+			ch, err := w.api.organisation(name)
+			if err != nil {
+				return err
+			}
+			if n := ch.Waiting + ch.InFlight + ch.Dead; n != 0 {
+				return fmt.Errorf("%s: %d of %d slots are left", name, n, len(w.users))
+			}
+		}
+		return nil
+	}))
+	t.Logf("everything was delivered %s after the restart; a lease lasts 105 s", time.Since(again).Round(time.Millisecond))
+	if missing := w.books.missing(); len(missing) > 0 {
+		t.Errorf("%d deliveries are missing", len(missing))
+	}
+}
+
 // hanging waits until so many deliveries are under way at least.
 func (w *world) hanging(n int) error {
 	return within(patience, 10*time.Millisecond, func() error {

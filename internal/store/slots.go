@@ -17,7 +17,7 @@ type slotScripts struct {
 	enable, hold, inspect, ready    *script
 	replay, purge, deadPage         *script
 	cancelSlots, cancelUser, forget *script
-	fresh, unclaim                  *script
+	fresh, unclaim, endLeases       *script
 	attemptPage, day, waiting       *script
 	eraseTraces, traces, lately     *script
 	audit, auditLane, totals        *script
@@ -41,6 +41,7 @@ func newSlotScripts() slotScripts {
 		claim:       slotScriptWith("claim", drains, claimLua, claimBody),
 		finish:      slotScriptWith("finish", drains, finishLua, finishBody),
 		unclaim:     slotScriptWith("unclaim", drains, finishLua, unclaimBody),
+		endLeases:   slotScript("end_leases", drains, endLeasesBody),
 		enable:      slotScript("enable", drains, enableBody),
 		hold:        slotScript("hold", drains, holdBody),
 		inspect:     newScript("inspect", allowOOM, inspectBody),

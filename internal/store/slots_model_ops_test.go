@@ -128,6 +128,29 @@ func (m *slotModel) claim(t *rapid.T) {
 	}
 }
 
+// endLeases is what the next process does first. Whose claims it ends may still
+// be finished late, as after any end of a lease.
+func (m *slotModel) endLeases(t *rapid.T) {
+	n, err := m.s.EndLeases(m.ctx)
+	must(t, err)
+	now, want := m.clock.now().UnixMilli(), 0
+	w := m.read(t)
+	for k, st := range m.before.slots {
+		due := m.before.due[k]
+		if st.token != "" && due > now && m.before.crashes[k] == 0 && m.enabled[k.ChannelKey] && m.before.ready[k.ChannelKey] <= now+longestLease.Milliseconds() {
+			due = now
+			want++
+			delete(m.current, k)
+		}
+		if w.due[k] != due || fmt.Sprint(w.slots[k]) != fmt.Sprint(st) {
+			t.Fatalf("ending leases made %+v due %d of %+v due %d, want due %d", w.slots[k], w.due[k], st, m.before.due[k], due)
+		}
+	}
+	if n != want || len(w.slots) != len(m.before.slots) {
+		t.Fatalf("ended %d leases, want %d", n, want)
+	}
+}
+
 func (m *slotModel) finish(t *rapid.T) {
 	if len(m.claims) == 0 {
 		return

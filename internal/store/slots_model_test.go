@@ -34,11 +34,13 @@ type newsKey struct {
 // slotWorld is what stands in Redis, read past the store's verbs.
 type slotWorld struct {
 	slots map[slotKey]slotState
-	told  map[slotKey]bool  // the claim in flight was told by an earlier one
-	due   map[slotKey]int64 // ms
-	dead  map[slotKey]DeadLetter
-	ready map[event.ChannelKey]int64
-	holds map[event.ChannelKey]int64
+	told  map[slotKey]bool // the claim in flight was told by an earlier one
+	// crashes in a row, of each slot that had one
+	crashes map[slotKey]int
+	due     map[slotKey]int64 // ms
+	dead    map[slotKey]DeadLetter
+	ready   map[event.ChannelKey]int64
+	holds   map[event.ChannelKey]int64
 }
 
 type claimed struct {
@@ -111,7 +113,7 @@ func (m *slotModel) key(t *rapid.T) event.ChannelKey {
 // read takes everything there is.
 func (m *slotModel) read(t *rapid.T) slotWorld {
 	w := slotWorld{
-		map[slotKey]slotState{}, map[slotKey]bool{}, map[slotKey]int64{}, map[slotKey]DeadLetter{}, map[event.ChannelKey]int64{}, map[event.ChannelKey]int64{},
+		map[slotKey]slotState{}, map[slotKey]bool{}, map[slotKey]int{}, map[slotKey]int64{}, map[slotKey]DeadLetter{}, map[event.ChannelKey]int64{}, map[event.ChannelKey]int64{},
 	}
 	pipe := m.s.rdb.Pipeline()
 	type answers struct {
@@ -142,6 +144,10 @@ func (m *slotModel) read(t *rapid.T) slotWorld {
 			must(t, err)
 			w.slots[at(field)] = st
 			w.told[at(field)] = strings.Contains(text, "!")
+			if f := strings.Split(text, ";"); len(f) > 6 && f[6] != "" {
+				w.crashes[at(field)], err = strconv.Atoi(f[6])
+				must(t, err)
+			}
 		}
 		died := map[string]string{}
 		for _, z := range all[i].deadAt.Val() {
@@ -307,6 +313,7 @@ func (m *slotModel) run(t *rapid.T, steps int) {
 		{"cancel", 1, m.cancel},
 		{"leave", 1, m.leave},
 		{"drop", 1, m.drop},
+		{"end leases", 2, m.endLeases},
 	} {
 		do[k.name] = k.do
 		for range k.weight {
