@@ -268,6 +268,29 @@ func TestADamagedRecordStopsNobodyElse(t *testing.T) {
 	}
 }
 
+func TestStatusTellsDamageFromARedisThatIsDown(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ctx, rdb := context.Background(), b.redis.Client(t)
+	b.uniA(t)
+	b.imported(t, listOf(t, 0, 20))
+	keys, err := rdb.Keys(ctx, "*:u-meta").Result()
+	if err != nil || len(keys) == 0 {
+		t.Fatal(keys, err)
+	}
+	if err := rdb.HSet(ctx, keys[0], "r1", "many").Err(); err != nil {
+		t.Fatal(err)
+	}
+	said := fmt.Sprint(b.svc.Status(ctx).Problems)
+	if strings.Contains(said, "does not answer") || !strings.Contains(said, "cannot be read") || !strings.Contains(said, "many") {
+		t.Errorf("of damage: %s", said)
+	}
+	b.redis.Kill()
+	if said := fmt.Sprint(b.svc.Status(ctx).Problems); !strings.Contains(said, "Redis does not answer") {
+		t.Errorf("of a Redis that is down: %s", said)
+	}
+}
+
 // damage writes over the stored record of a user.
 func (b *testBundle) damage(t testing.TB, id orcid.ID) {
 	t.Helper()

@@ -134,13 +134,28 @@ func (s *Service) Status(ctx context.Context) Status {
 		})
 	}
 	if err := s.fromRedis(ctx, &st); err != nil {
-		var own *Error
-		if errors.As(err, &own) && own.Code == CodeForgot {
+		if errors.Is(err, store.ErrForgot) {
 			return st // Probe.Degraded has said so
 		}
-		st.Problems = append(st.Problems, Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"})
+		st.Problems = append(st.Problems, unread(err))
 	}
 	return st
+}
+
+// unread says why the state of the queues is unknown: a Redis that answers what
+// cannot be read is not to be taken for one that is down.
+func unread(err error) Problem {
+	var own *Error
+	if errors.As(err, &own) && own.Err != nil {
+		err = own.Err
+	}
+	if errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrFenced) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"}
+	}
+	return Problem{
+		What: "the state of the queues is unknown: what Redis answers cannot be read: " + err.Error(),
+		Cost: "this list is not complete; other work may fail likewise, which the log says", Do: "somebody may have changed Redis by hand: restore what was there; dispatchd ledger",
+	}
 }
 
 // mailless counts the organisations whose mails wait for a mail server.
