@@ -65,7 +65,7 @@ func (p *Page) showOrganisation(w http.ResponseWriter, r *http.Request, status i
 		d.Dead += c.Dead
 		d.Any = d.Any || c.Enabled
 		for _, h := range c.Holds {
-			d.Held = d.Held || h.Hold != event.HoldRetryAfter
+			d.Held = d.Held || h.Hold == event.HoldPause || h.Hold == event.HoldSuspend // the others end by themselves only
 		}
 		if c.Enabled || c.Waiting+c.Dead > 0 || len(cd.Attempts) > 0 {
 			d.Channels = append(d.Channels, cd)

@@ -149,7 +149,7 @@ func registrations(st service.Status) (look.Progress, string) {
 func rowOf(v service.View, lately store.Ratio) orgRow {
 	row := orgRow{ID: v.ID, Name: v.Name, Users: v.Users, State: look.Badge{Kind: look.Plain, Text: "off"}}
 	var why []string
-	held := look.Plain
+	held, worst := look.Plain, len(event.Holds)
 	for _, c := range v.Channels {
 		row.Waiting += c.Waiting
 		row.InFlight += c.InFlight
@@ -164,7 +164,7 @@ func rowOf(v service.View, lately store.Ratio) orgRow {
 			row.State = look.Badge{Kind: look.Warn, Text: "failing"}
 		}
 		for _, h := range c.Holds {
-			if !c.Enabled {
+			if !c.Enabled || h.Hold == event.HoldDigest { // a mail is being sent, or tried again
 				continue
 			}
 			why = append(why, strings.TrimSuffix(fmt.Sprintf("%s: %s", c.Channel, h.Reason), ": "))
@@ -180,7 +180,10 @@ func rowOf(v service.View, lately store.Ratio) orgRow {
 					held = look.Warn
 				}
 			}
-			row.State.Text = holdWord(h.Hold)
+			// Holds stand in the order of how much they keep from working.
+			if rank := slices.Index(event.Holds[:], h.Hold); rank < worst {
+				worst, row.State.Text = rank, holdWord(h.Hold)
+			}
 		}
 	}
 	if held != look.Plain {
@@ -207,6 +210,8 @@ func holdWord(h event.Hold) string {
 		return "failing"
 	case event.HoldRetryAfter:
 		return "asked to wait"
+	case event.HoldRate:
+		return "waits"
 	}
 	return string(h)
 }

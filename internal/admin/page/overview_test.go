@@ -22,6 +22,10 @@ func TestTheStateOfAnOrganisationInOneWord(t *testing.T) {
 	paused.Failures = 3
 	paused.Holds = []service.HoldView{{Hold: event.HoldPause, Since: time.Now(), Reason: "they move house"}}
 	mail := service.Channel{Channel: event.Email, Enabled: true}
+	both, limited, sending := paused, mail, mail
+	both.Holds = append(both.Holds[:1:1], service.HoldView{Hold: event.HoldBreaker})
+	limited.Holds = []service.HoldView{{Hold: event.HoldRate}}
+	sending.Holds = []service.HoldView{{Hold: event.HoldDigest}}
 	for _, c := range []struct {
 		want     string
 		channels []service.Channel
@@ -33,6 +37,10 @@ func TestTheStateOfAnOrganisationInOneWord(t *testing.T) {
 		{"failing", []service.Channel{failing, mail}},
 		{"failing", []service.Channel{mail, failing}},
 		{"paused", []service.Channel{paused}},
+		{"paused", []service.Channel{both}},
+		{"paused", []service.Channel{paused, limited}},
+		{"waits", []service.Channel{working, limited}},
+		{"on", []service.Channel{working, sending}},
 	} {
 		if got := rowOf(service.View{Channels: c.channels}, store.Ratio{}).State.Text; got != c.want {
 			t.Errorf("%+v: %q, want %q", c.channels, got, c.want)

@@ -382,6 +382,17 @@ func TestAnOperatorsDayInABrowser(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	b.shoot(p, "organisation")
+	if p.Count(`form[action$="/resume"]`) > 0 {
+		t.Error("there is a button that resumes what nobody stopped")
+	}
+	_, err := b.store.SetHold(t.Context(), "uni-000", event.Webhook, event.HoldBreaker, b.store.Now().Add(time.Hour), "10 failures in a row")
+	b.must(err)
+	p.Open(b.url + "/organisations/uni-000")
+	if p.Count(`form[action$="/resume"]`) > 0 || !strings.Contains(p.Text("main"), "10 failures in a row") {
+		t.Errorf("what ends by itself has a button to resume it: %s", p.Text("main"))
+	}
+	_, err = b.store.SetHold(t.Context(), "uni-000", event.Webhook, event.HoldBreaker, time.Time{}, "")
+	b.must(err)
 	p.Fill("#reason", "they move house")
 	p.Press(`form[action$="/pause"] button`)
 	if text := p.Text("main"); !strings.Contains(text, "Paused: deliveries wait") || !strings.Contains(text, "they move house") {
