@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -129,5 +130,39 @@ func TestEndLeasesOfADigest(t *testing.T) {
 		b.clock.advance(30 * time.Second)
 		b.close(b.mustOpen(), event.Outcome{Result: event.Delivered})
 		b.mailSizes(0, 0)
+	})
+}
+
+// Each partition is on a server of its own there.
+func TestEndLeasesOnEach(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		ctx, now := t.Context(), s.Now()
+		const orgs = 20
+		var list []Target
+		for i := range uint64(orgs) {
+			org := fmt.Sprintf("uni-%d", i)
+			if err := s.SetChannel(ctx, org, event.Webhook, true); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, Target{
+				Org: org, Channel: event.Webhook, ORCID: testID(t, i+1), Type: event.Updated, At: now, Due: now,
+				Entry: fmt.Sprintf("%d-0", now.UnixMilli()),
+			})
+		}
+		if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []int{orgs, 0} { // the second crash waits
+			for _, x := range list {
+				c, err := s.Claim(ctx, x.Org, event.Webhook, 1, 10*time.Minute)
+				if err != nil || len(c.Deliveries) != 1 {
+					t.Fatalf("claimed %+v of %s: %v", c, x.Org, err)
+				}
+			}
+			if n, err := s.EndLeases(ctx); err != nil || n != want {
+				t.Fatalf("ended %d leases, want %d: %v", n, want, err)
+			}
+		}
 	})
 }
