@@ -495,6 +495,8 @@ func TestBadInput(t *testing.T) {
 		{"GET", org + "/dead-letters?cursor=1-x", "", "", 400, "invalid", "cursor"},
 		{"GET", org + "/dead-letters?cursor=-5", "", "", 400, "invalid", "cursor"},
 		{"GET", "/v1/status?x=1", "", "", 400, "invalid", "query"},
+		{"POST", org + "/disable", `{"channel":""}`, "", 400, "invalid", "channel"}, // of a script whose variable is empty
+		{"POST", org + "/disable", `{"channel":null}`, "", 400, "invalid", "body"},
 		{"POST", org + "/dead-letters/purge", "", "", 400, "invalid", "body"},
 		{"POST", org + "/dead-letters/purge", `{"orcid":"0000"}`, "", 400, "invalid", "orcid"},
 		{"POST", org + "/dead-letters/purge", `{"orcid":""}`, "", 400, "invalid", "orcid"}, // of a script whose variable is empty

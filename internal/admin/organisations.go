@@ -78,8 +78,8 @@ func (s *Server) removeOrganisation(w http.ResponseWriter, r *http.Request) erro
 
 // act is the optional body of an action on an organisation.
 type act struct {
-	// Channel is webhook or email; empty means what the action says.
-	Channel string `json:"channel"`
+	// Channel is webhook or email; left out, what the action says.
+	Channel given[string] `json:"channel"`
 	// Reason is shown to whoever looks; only pausing keeps it.
 	Reason string `json:"reason"`
 }
@@ -90,9 +90,15 @@ func action(w http.ResponseWriter, r *http.Request) (event.Channel, string, erro
 	if _, err := decode(w, r, &in); err != nil {
 		return "", "", err
 	}
-	ch, err := channelOf("channel", in.Channel, "")
-	if err != nil {
-		return "", "", err
+	var ch event.Channel
+	if in.Channel.is {
+		var err error
+		if ch, err = channelOf("channel", in.Channel.of, ""); err != nil {
+			return "", "", err
+		}
+		if ch == "" {
+			return "", "", bad("channel", "is empty; leave the key out for the default")
+		}
 	}
 	return ch, in.Reason, plain("reason", in.Reason)
 }

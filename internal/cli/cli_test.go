@@ -130,6 +130,7 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"delivery", "log"},
 		{"delivery", "log", "a", "--channel", "fax"},
 		{"delivery", "purge", "a"},
+		{"org", "disable", "a", "--channel", ""},
 		{"delivery", "purge", "a", "", "--yes"}, // of a script whose variable is empty
 		{"delivery", "purge", "a", "--since", "", "--yes"},
 		{"delivery", "replay", "a", ""},

@@ -265,13 +265,13 @@ func joinTypes(list []event.Type) string {
 
 // actBody is the body of an action on an organisation.
 type actBody struct {
-	Channel string `json:"channel,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	Channel *string `json:"channel,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
 }
 
 type orgEnableCmd struct {
-	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: webhook when it has a URL, else email." enum:",${channels}" default:"" placeholder:"CHANNEL"`
+	ID      string  `arg:"" help:"The organisation."`
+	Channel *string `help:"webhook or email. Default: webhook when it has a URL, else email." enum:"${channels}" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.
@@ -280,8 +280,8 @@ func (c *orgEnableCmd) Run(s *session) error {
 }
 
 type orgDisableCmd struct {
-	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
+	ID      string  `arg:"" help:"The organisation."`
+	Channel *string `help:"webhook or email. Default: both." enum:"${channels}" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.
@@ -290,9 +290,9 @@ func (c *orgDisableCmd) Run(s *session) error {
 }
 
 type orgPauseCmd struct {
-	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
-	Reason  string `help:"Shown to whoever looks."`
+	ID      string  `arg:"" help:"The organisation."`
+	Channel *string `help:"webhook or email. Default: both." enum:"${channels}" placeholder:"CHANNEL"`
+	Reason  string  `help:"Shown to whoever looks."`
 }
 
 // Run implements the command.
@@ -301,8 +301,8 @@ func (c *orgPauseCmd) Run(s *session) error {
 }
 
 type orgResumeCmd struct {
-	ID      string `arg:"" help:"The organisation."`
-	Channel string `help:"webhook or email. Default: both." enum:",${channels}" default:"" placeholder:"CHANNEL"`
+	ID      string  `arg:"" help:"The organisation."`
+	Channel *string `help:"webhook or email. Default: both." enum:"${channels}" placeholder:"CHANNEL"`
 }
 
 // Run implements the command.
