@@ -27,6 +27,7 @@ const (
 	// monthsOwed is how many months back a summary is still made up for; the
 	// store keeps its users about as long.
 	monthsOwed = 2
+	maxNamed   = 20 // of those left out, in the log
 )
 
 // Store is what the loop needs of the store.
@@ -36,8 +37,9 @@ type Store interface {
 	SetMonthSent(ctx context.Context, org string, m store.Month) error
 	// Channels tells, in the order of keys, what holds channels.
 	Channels(ctx context.Context, keys []event.ChannelKey) ([]store.ChannelState, error)
-	// Users reads several records; a missing one is nil.
-	Users(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
+	// ReadableUsers reads several records; a missing one is nil, and so is one that
+	// cannot be read, which is named.
+	ReadableUsers(ctx context.Context, ids []orcid.ID) (users []*event.User, damaged []orcid.ID, err error)
 	Now() time.Time
 }
 
@@ -204,12 +206,14 @@ func due(o *org.Organisation, sent store.Month, now time.Time) (owed []store.Mon
 }
 
 // send mails the summary of one month; of a month without changes there is none.
+// Who cannot be read is left out: one damaged record must not keep all others'.
 func (l *Loop) send(ctx context.Context, o *org.Organisation, m store.Month) error {
 	first, err := time.Parse("2006-01", string(m))
 	if err != nil {
 		return fmt.Errorf("read the month %q: %w", m, err)
 	}
 	sum := event.Summary{ID: "month_" + o.ID + "_" + string(m), Year: first.Year(), Month: first.Month()}
+	var leftOut []orcid.ID
 	for skip := 0; ; skip += page {
 		list, err := l.o.Store.MonthUsers(ctx, o.ID, m, skip, page)
 		if err != nil {
@@ -219,10 +223,11 @@ func (l *Loop) send(ctx context.Context, o *org.Organisation, m store.Month) err
 		for i, c := range list {
 			ids[i] = c.ORCID
 		}
-		users, err := l.o.Store.Users(ctx, ids)
+		users, damaged, err := l.o.Store.ReadableUsers(ctx, ids)
 		if err != nil {
 			return err
 		}
+		leftOut = append(leftOut, damaged...)
 		for i, u := range users {
 			if u == nil {
 				continue
@@ -237,12 +242,16 @@ func (l *Loop) send(ctx context.Context, o *org.Organisation, m store.Month) err
 			break
 		}
 	}
-	if len(sum.Users) == 0 {
-		return nil
+	if len(sum.Users) > 0 {
+		if err := l.o.Sender.SendSummary(ctx, o, sum); err != nil {
+			return err
+		}
+		l.log.Info("the summary of a month was sent", "org", o.ID, "month", string(m), "users", len(sum.Users))
 	}
-	if err := l.o.Sender.SendSummary(ctx, o, sum); err != nil {
-		return err
+	// Only now, or every try of the mail would say it.
+	if len(leftOut) > 0 {
+		l.log.Warn("users whose record cannot be read are not in the summary of a month",
+			"org", o.ID, "month", string(m), "count", len(leftOut), "orcids", leftOut[:min(len(leftOut), maxNamed)])
 	}
-	l.log.Info("the summary of a month was sent", "org", o.ID, "month", string(m), "users", len(sum.Users))
 	return nil
 }

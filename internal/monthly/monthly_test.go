@@ -1,10 +1,12 @@
 package monthly
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,12 +70,15 @@ type world struct {
 	sent   map[string]store.Month
 	months map[store.Month][]store.Changed
 	users  map[orcid.ID]*event.User
-	orgs   []*org.Organisation
-	mails  []event.Summary
-	holds  map[event.Hold]store.HoldInfo
-	fail   error
-	unsaid bool // the mail goes out, but what we hear is an error
-	away   error
+	// damaged are users whose record cannot be read.
+	damaged []orcid.ID
+	orgs    []*org.Organisation
+	mails   []event.Summary
+	holds   map[event.Hold]store.HoldInfo
+	fail    error
+	unsaid  bool // the mail goes out, but what we hear is an error
+	away    error
+	log     bytes.Buffer // to be read when the loop has stopped
 }
 
 func (w *world) Now() time.Time { return time.Now() }
@@ -116,14 +121,18 @@ func (w *world) Channels(_ context.Context, keys []event.ChannelKey) ([]store.Ch
 	return []store.ChannelState{{Holds: w.holds}}, w.away
 }
 
-func (w *world) Users(_ context.Context, ids []orcid.ID) ([]*event.User, error) {
+func (w *world) ReadableUsers(_ context.Context, ids []orcid.ID) (users []*event.User, damaged []orcid.ID, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := make([]*event.User, len(ids))
+	users = make([]*event.User, len(ids))
 	for i, id := range ids {
-		out[i] = w.users[id]
+		if slices.Contains(w.damaged, id) {
+			damaged = append(damaged, id)
+			continue
+		}
+		users[i] = w.users[id]
 	}
-	return out, w.away
+	return users, damaged, w.away
 }
 
 func (w *world) SendSummary(_ context.Context, _ *org.Organisation, s event.Summary) error {
@@ -173,7 +182,7 @@ func newWorld(t *testing.T) *world {
 
 func run(t *testing.T, w *world) (stop func()) {
 	t.Helper()
-	l, err := New(Options{Store: w, Directory: w, Sender: w, Logger: slog.New(slog.DiscardHandler), Panics: func(string) { t.Error("panic") }})
+	l, err := New(Options{Store: w, Directory: w, Sender: w, Logger: slog.New(slog.NewTextHandler(&w.log, nil)), Panics: func(string) { t.Error("panic") }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +313,47 @@ func TestNothingIsMailedWhileSomebodyHasStoppedIt(t *testing.T) {
 			if mails := w.got(); len(mails) != 1 || mails[0].Month != time.January {
 				t.Errorf("%s: after the end of it: %+v", hold, mails)
 			}
+		})
+	}
+}
+
+// TestADamagedRecordKeepsNobodyElsesSummary: the summary goes without them, and
+// who they are is said once, however often the mail is tried.
+func TestADamagedRecordKeepsNobodyElsesSummary(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		damaged []uint64
+		mails   int
+	}{"one": {[]uint64{2}, 1}, "all": {[]uint64{1, 2, 3}, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				for _, n := range c.damaged {
+					w.damaged = append(w.damaged, id(t, n))
+				}
+				w.fail = errors.New("mail server away")
+				stop := run(t, w)
+				sleepUntil(2000, 2, 1, 12, 0)
+				w.set(func() { w.fail = nil })
+				sleepUntil(2000, 2, 3, 0, 0)
+				stop()
+				if mails := w.got(); len(mails) != c.mails || c.mails > 0 && len(mails[0].Users) != 2 {
+					t.Errorf("%+v", mails)
+				}
+				if w.sent["uni-a"] != "2000-01" {
+					t.Errorf("sent up to %q", w.sent["uni-a"])
+				}
+				said := w.log.String()
+				for _, u := range w.damaged {
+					if strings.Count(said, u.String()) != 1 {
+						t.Errorf("%s is not named once: %s", u, said)
+					}
+				}
+				if strings.Count(said, "cannot be read") != 1 {
+					t.Error(said)
+				}
+			})
 		})
 	}
 }
