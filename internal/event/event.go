@@ -174,6 +174,9 @@ type Outcome struct {
 // read: read it again and decide again.
 var ErrConflict = errors.New("the record was changed meanwhile")
 
+// ErrDamaged says that what is stored cannot be read.
+var ErrDamaged = errors.New("the stored record is damaged")
+
 // User is one researcher: who is told about them, and what is registered at
 // ORCID for them. It is the truth that registrations are computed from.
 type User struct {

@@ -24,6 +24,9 @@ type Guest struct {
 	// Version is opaque: what the store compares before it writes the row back;
 	// empty when there is none yet.
 	Version string
+	// Damaged says that the stored row cannot be read: only ORCID, URL and Version
+	// are known. It can be put off as it is, and be removed.
+	Damaged bool
 }
 
 // String names it without its path, which may hold a secret.

@@ -29,13 +29,14 @@ import (
 
 // Store is where the rows are kept.
 type Store interface {
-	// Guests returns the rows of a user.
+	// Guests returns the rows of a user; one that cannot be read is Damaged.
 	Guests(ctx context.Context, id orcid.ID) ([]event.Guest, error)
 	// SaveGuest writes a row if it is still at its version, to be looked at again
 	// then; a zero look removes it. An error that is event.ErrConflict says that
-	// it changed.
+	// it changed. Of a Damaged row only the look is written.
 	SaveGuest(ctx context.Context, g event.Guest, look time.Time) (event.Guest, error)
-	// User reads one record; nil when there is none.
+	// User reads one record; nil when there is none. An error that is
+	// event.ErrDamaged says that it cannot be read.
 	User(ctx context.Context, id orcid.ID) (*event.User, error)
 }
 
@@ -98,6 +99,7 @@ type Keeper struct {
 	o        Options
 	log      *slog.Logger
 	stranded stranded
+	damaged  damaged
 	busy     [stripes]chan struct{} // one request at a time for a row
 }
 
@@ -208,6 +210,9 @@ func (k *Keeper) Settle(ctx context.Context, id orcid.ID, url string) (last orci
 // whether to look again at once.
 func (k *Keeper) step(ctx context.Context, id orcid.ID, url string) (_ *orcid.Answer, more bool, err error) {
 	g, credential, err := k.look(ctx, id, url)
+	if g != nil && errors.Is(err, event.ErrDamaged) {
+		return nil, false, k.putOff(ctx, g, err)
+	}
 	if err != nil || g == nil {
 		return nil, false, err
 	}
@@ -278,6 +283,21 @@ func (k *Keeper) wait(ctx context.Context, row event.Guest, now time.Time) error
 	return err
 }
 
+// putOff has a row looked at later that cannot be settled because it, or the
+// record of its user, is damaged: due, it would stand before the others for ever.
+func (k *Keeper) putOff(ctx context.Context, g *event.Guest, why error) error {
+	if _, err := k.o.Store.SaveGuest(ctx, *g, k.o.Now().Add(lookEvery)); err != nil {
+		return err
+	}
+	switch {
+	case g.Damaged && k.damaged.add(Key{g.ORCID, g.URL}):
+		k.log.Warn("a callback of an organisation cannot be read; it is neither registered nor removed at ORCID", "orcid", g.ORCID, "err", why)
+	case !g.Damaged && k.damaged.add(Key{ORCID: g.ORCID}): // once for all callbacks of the user
+		k.log.Warn("callbacks of organisations wait, because the record of their user cannot be read", "orcid", g.ORCID, "err", why)
+	}
+	return why
+}
+
 // note writes what ORCID said into a row that was changed meanwhile.
 func (k *Keeper) note(ctx context.Context, row event.Guest) error {
 	list, err := k.o.Store.Guests(ctx, row.ORCID)
@@ -285,7 +305,7 @@ func (k *Keeper) note(ctx context.Context, row event.Guest) error {
 		return err
 	}
 	for _, g := range list {
-		if g.URL != row.URL {
+		if g.URL != row.URL || g.Damaged {
 			continue
 		}
 		g.Registration = row.Registration
@@ -301,7 +321,7 @@ func (k *Keeper) note(ctx context.Context, row event.Guest) error {
 }
 
 // look reads the row and finds the credential that is to own it; "" when it is
-// to go.
+// to go. With event.ErrDamaged it returns the row, too, as far as it was read.
 func (k *Keeper) look(ctx context.Context, id orcid.ID, url string) (*event.Guest, string, error) {
 	list, err := k.o.Store.Guests(ctx, id)
 	if err != nil {
@@ -309,16 +329,23 @@ func (k *Keeper) look(ctx context.Context, id orcid.ID, url string) (*event.Gues
 	}
 	i := slices.IndexFunc(list, func(g event.Guest) bool { return g.URL == url })
 	if i < 0 {
-		return nil, "", nil
+		// Nothing must be left that makes it due.
+		_, err := k.o.Store.SaveGuest(ctx, event.Guest{ORCID: id, URL: url}, time.Time{})
+		return nil, "", err
 	}
 	g := &list[i]
+	if g.Damaged {
+		return g, "", fmt.Errorf("a callback of %s: %w", id, event.ErrDamaged)
+	}
+	k.damaged.remove(Key{id, url})
 	if g.Gone {
 		return g, "", nil
 	}
 	u, err := k.o.Store.User(ctx, id)
 	if err != nil {
-		return nil, "", err
+		return g, "", err
 	}
+	k.damaged.remove(Key{ORCID: id})
 	// A record that is not there says nothing: whoever leaves is marked as gone.
 	if u != nil {
 		left := slices.DeleteFunc(slices.Clone(g.Orgs), func(orgID string) bool {

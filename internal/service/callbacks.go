@@ -191,6 +191,9 @@ func (s *Service) callback(ctx context.Context, id orcid.ID, url string) (event.
 	}
 	for _, g := range list {
 		if g.URL == url {
+			if g.Damaged {
+				return g, fmt.Errorf("a callback of %s: %w", id, store.ErrDamaged)
+			}
 			return g, nil
 		}
 	}

@@ -205,6 +205,21 @@ func (s *Service) eraseTraces(ctx context.Context, j *store.Job, id orcid.ID) er
 	if err := st.Suppress(ctx, id, true); err != nil {
 		return fmt.Errorf("put the user on the suppression list: %w", err)
 	}
+	guests, err := st.Guests(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, g := range guests {
+		if !g.Damaged {
+			continue
+		}
+		// Whose it is at ORCID nobody knows any more.
+		if _, err := st.SaveGuest(ctx, g, time.Time{}); err != nil {
+			return err
+		}
+		erased(j, "damaged_records", 1)
+		s.log.Warn("a damaged callback of an organisation was erased; ORCID may still have it", "job", j.ID)
+	}
 	ended, err := st.EndGuests(ctx, "", []orcid.ID{id})
 	if err != nil {
 		return err

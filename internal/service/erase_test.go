@@ -291,6 +291,68 @@ func TestStatusTellsDamageFromARedisThatIsDown(t *testing.T) {
 	}
 }
 
+// TestAnErasureTakesDamagedCallbacksAlong: the others go as always.
+func TestAnErasureTakesDamagedCallbacksAlong(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ctx, rdb := context.Background(), b.redis.Client(t)
+	b.uniA(t)
+	id := person(t, 3)
+	if _, err := b.svc.AddUser(ctx, tester, "uni-a", id, Person{}); err != nil {
+		t.Fatal(err)
+	}
+	urls := []string{"https://a.example/1", "https://a.example/2", "https://a.example/3"}
+	for _, url := range urls {
+		if _, err := b.svc.PutCallback(ctx, tester, "uni-a", id, url); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, err := rdb.Keys(ctx, "*:g:*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatal(keys, err)
+	}
+	if err := rdb.HSet(ctx, keys[0], urls[0], "garbage", urls[1], "0;uni-a;{").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.svc.PutCallback(ctx, tester, "uni-a", id, urls[0]); code(err) != CodeConflict {
+		t.Errorf("over a damaged one: %v", err)
+	}
+	if _, err := b.svc.PutCallback(ctx, tester, "uni-a", id, urls[2]); err != nil {
+		t.Errorf("beside a damaged one: %v", err)
+	}
+	story, err := b.svc.User(ctx, id)
+	if err != nil || len(story.Callbacks) != 3 || story.Callbacks[0].State != "damaged" || story.Callbacks[1].URL != urls[1] || story.Callbacks[2].State == "damaged" {
+		t.Errorf("%+v, %v", story.Callbacks, err)
+	}
+	begun, err := b.svc.EraseUser(ctx, tester, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	running, stop := context.WithCancel(ctx)
+	defer func() { stop(); <-ended }()
+	go func() { ended <- b.svc.Run(running) }()
+	await(t, "the end of the readable callback", func() bool {
+		list, err := b.store.Guests(ctx, id)
+		return err == nil && len(list) == 1 && list[0].Gone && list[0].URL == urls[2]
+	})
+	// As the keeper does once ORCID has confirmed.
+	list, err := b.store.Guests(ctx, id)
+	if err == nil {
+		_, err = b.store.SaveGuest(ctx, list[0], time.Time{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the erasure", func() bool {
+		e, err := b.svc.Erasure(ctx, begun.Job.ID)
+		if err != nil || e.Job.State == jobFailed {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		return e.Job.State == jobDone && e.Removed["damaged_records"] == 2 && e.Removed["callbacks"] == 1
+	})
+}
+
 // damage writes over the stored record of a user.
 func (b *testBundle) damage(t testing.TB, id orcid.ID) {
 	t.Helper()

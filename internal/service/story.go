@@ -123,6 +123,10 @@ func (s *Service) story(ctx context.Context, id orcid.ID) (Story, error) {
 		return Story{}, Explain("read the callbacks", err)
 	}
 	for _, g := range guests {
+		if g.Damaged {
+			story.Callbacks = append(story.Callbacks, StoryCallback{Org: "?", URL: g.URL, State: "damaged"})
+			continue
+		}
 		r := g.Registration
 		for _, orgID := range g.Orgs {
 			story.Callbacks = append(story.Callbacks, StoryCallback{

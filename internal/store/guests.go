@@ -25,18 +25,19 @@ const MaxGuests = 20
 var ErrFull = errors.New("the organisation has as many callbacks for the user as can be kept")
 
 type guestScripts struct {
-	guestAdd, guestSave, guestRead, guestDue, guestEnd, guestWake, guestTotals *script
+	guestAdd, guestSave, guestRead, guestDue, guestSetAside, guestEnd, guestWake, guestTotals *script
 }
 
 func newGuestScripts() guestScripts {
 	return guestScripts{
-		guestAdd:    newScript("guest_add", 0, guestSaveBody),
-		guestSave:   newScript("guest_save", allowOOM|fenced, guestSaveBody),
-		guestRead:   newScript("guest_read", allowOOM, hashAllBody),
-		guestDue:    newScript("guest_due", allowOOM, guestDueBody),
-		guestEnd:    newScript("guest_end", allowOOM, guestEndBody),
-		guestWake:   newScript("guest_wake", allowOOM, guestWakeBody),
-		guestTotals: newScript("guest_totals", allowOOM, hashAllBody),
+		guestAdd:      newScript("guest_add", 0, guestSaveBody),
+		guestSave:     newScript("guest_save", allowOOM|fenced, guestSaveBody),
+		guestRead:     newScript("guest_read", allowOOM, hashAllBody),
+		guestDue:      newScript("guest_due", allowOOM, guestDueBody),
+		guestSetAside: newScript("guest_set_aside", allowOOM, guestSetAsideBody),
+		guestEnd:      newScript("guest_end", allowOOM, guestEndBody),
+		guestWake:     newScript("guest_wake", allowOOM, guestWakeBody),
+		guestTotals:   newScript("guest_totals", allowOOM, hashAllBody),
 	}
 }
 
@@ -70,6 +71,13 @@ return 1
 // guestDueBody: KEYS mark, work; ARGV mark, now (ms), how many. Returns the
 // members that are due with their times.
 const guestDueBody = `return redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, ARGV[3])`
+
+// guestSetAsideBody: KEYS mark, work; ARGV mark, then members. They are due at no
+// time, until all are woken.
+const guestSetAsideBody = `
+for i = 2, #ARGV do redis.call('ZADD', KEYS[2], 'XX', '+inf', ARGV[i]) end
+return #ARGV - 1
+`
 
 // guestEndBody: KEYS mark, work, then the guests of one user each; ARGV mark, now
 // (ms), organisation (” all), then the user of each. Takes the organisation from
@@ -135,7 +143,8 @@ func decodeGuest(id orcid.ID, url, raw string) (event.Guest, error) {
 	return g, nil
 }
 
-// Guests returns the callbacks of organisations' own of a user, by URL.
+// Guests returns the callbacks of organisations' own of a user, by URL. One that
+// cannot be read is Damaged, and fails nobody else's.
 func (s *Store) Guests(ctx context.Context, id orcid.ID) ([]event.Guest, error) {
 	p := userPartition(id)
 	c := &call{script: s.scripts.guestRead, mark: s.keys.mark(p), keys: []string{s.keys.guests(p, id)}}
@@ -150,7 +159,7 @@ func (s *Store) Guests(ctx context.Context, id orcid.ID) ([]event.Guest, error) 
 	for i := 0; i+1 < len(pairs); i += 2 {
 		g, err := decodeGuest(id, pairs[i], pairs[i+1])
 		if err != nil {
-			return nil, err
+			g = event.Guest{ORCID: id, URL: pairs[i], Version: pairs[i+1], Damaged: true}
 		}
 		out = append(out, g)
 	}
@@ -166,14 +175,15 @@ func (s *Store) AddGuest(ctx context.Context, g event.Guest, orgID string, look 
 
 // SaveGuest writes the row if it is still at g.Version, to be looked at again
 // then, and returns it with its new version. A zero look removes it. It fails
-// with ErrConflict when the row changed meanwhile.
+// with ErrConflict when the row changed meanwhile. Of a Damaged one only the look
+// is written; once it is removed the counts keep what it had.
 func (s *Store) SaveGuest(ctx context.Context, g event.Guest, look time.Time) (event.Guest, error) {
 	return s.saveGuest(ctx, s.scripts.guestSave, g, "", look)
 }
 
 func (s *Store) saveGuest(ctx context.Context, sc *script, g event.Guest, asks string, look time.Time) (event.Guest, error) {
 	var before, after []event.Registration
-	if g.Version != "" {
+	if g.Version != "" && !g.Damaged {
 		old, err := decodeGuest(g.ORCID, g.URL, g.Version)
 		if err != nil {
 			return g, err
@@ -181,7 +191,11 @@ func (s *Store) saveGuest(ctx context.Context, sc *script, g event.Guest, asks s
 		before = append(before, old.Registration)
 	}
 	record := ""
-	if !look.IsZero() {
+	switch {
+	case look.IsZero():
+	case g.Damaged:
+		record = cmp.Or(g.Version, ";") // an empty one would remove it
+	default:
 		var err error
 		if record, err = encodeGuest(&g); err != nil {
 			return g, err
@@ -216,7 +230,8 @@ type DueGuest struct {
 }
 
 // DueGuests returns at most limit rows of every partition that are due, the
-// longest due first. Each stays due until it is saved.
+// longest due first. Each stays due until it is saved. What names no row is set
+// aside, or it would stand before the others for ever.
 func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueGuest, error) {
 	calls := make([]*call, Partitions)
 	for p := range calls {
@@ -226,7 +241,9 @@ func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueG
 		return nil, fmt.Errorf("find due callbacks: %w", err)
 	}
 	var out []DueGuest
-	for _, c := range calls {
+	var aside []*call
+	for p, c := range calls {
+		var unreadable []any
 		pairs, err := stringList(c, c.res)
 		if err != nil {
 			return nil, fmt.Errorf("find due callbacks: %w", err)
@@ -235,11 +252,23 @@ func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueG
 			field, url, ok := strings.Cut(pairs[i], " ")
 			id, err1 := fieldUser(field)
 			ms, err2 := strconv.ParseFloat(pairs[i+1], 64)
-			if err := errors.Join(err1, err2); err != nil || !ok {
-				return nil, fmt.Errorf("find due callbacks: %w", errors.Join(ErrDamaged, err))
+			// Saving writes only a member of exactly this form, here.
+			if err := errors.Join(err1, err2); err != nil || !ok || userPartition(id) != p || guestMember(id, url) != pairs[i] {
+				unreadable = append(unreadable, pairs[i])
+				continue
 			}
 			out = append(out, DueGuest{id, url, time.UnixMilli(int64(ms)).UTC()})
 		}
+		if len(unreadable) > 0 {
+			aside = append(aside, &call{script: s.scripts.guestSetAside, mark: c.mark, keys: c.keys, args: unreadable})
+		}
+	}
+	if err := s.do(ctx, aside...); err != nil {
+		return nil, fmt.Errorf("set damaged callbacks aside: %w", err)
+	}
+	for _, c := range aside {
+		// Without what they hold: a URL may hold a secret.
+		s.log.Warn("damaged entries of the callbacks that are to be looked at are set aside", "key", c.keys[0], "count", len(c.args))
 	}
 	slices.SortFunc(out, func(a, b DueGuest) int { return a.At.Compare(b.At) })
 	return out, nil

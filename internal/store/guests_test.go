@@ -1,13 +1,18 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
@@ -168,6 +173,92 @@ func TestASharedGuestStaysForTheOthers(t *testing.T) {
 		}
 		if due, err := s.DueGuests(ctx, s.Now().Add(time.Second), 10); err != nil || len(due) != 1 {
 			t.Errorf("due: %v, %v", due, err)
+		}
+	})
+}
+
+// TestADamagedGuestFailsNoOther: it is put off as it is, and removed.
+func TestADamagedGuestFailsNoOther(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		ctx, id, at := context.Background(), testID(t, 42), s.Now()
+		for _, url := range []string{"https://a.example", "https://b.example", "https://c.example", "https://d.example"} {
+			if _, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: url, Orgs: []string{"uni-a"}}, "uni-a", at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key := s.keys.guests(userPartition(id), id)
+		garbage := map[string]string{"https://a.example": "garbage", "https://b.example": "0;uni-a;{", "https://c.example": ""}
+		for url, raw := range garbage {
+			if err := s.rdb.HSet(ctx, key, url, raw).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read := func(want int) []event.Guest {
+			t.Helper()
+			list, err := s.Guests(ctx, id)
+			if err != nil || len(list) != want || list[want-1].Damaged || list[want-1].URL != "https://d.example" {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			return list
+		}
+		for _, g := range read(4)[:3] {
+			if !g.Damaged {
+				t.Errorf("%+v", g)
+			}
+			if _, err := s.SaveGuest(ctx, g, at.Add(time.Hour)); err != nil {
+				t.Error(err)
+			}
+			if raw := s.rdb.HGet(ctx, key, g.URL).Val(); raw != garbage[g.URL] && garbage[g.URL] != "" {
+				t.Errorf("%s became %q", g.URL, raw)
+			}
+		}
+		if due, err := s.DueGuests(ctx, at.Add(time.Minute), 10); err != nil || len(due) != 1 || due[0].URL != "https://d.example" {
+			t.Errorf("due: %v, %v", due, err)
+		}
+		for _, g := range read(4)[:3] {
+			if _, err := s.SaveGuest(ctx, g, time.Time{}); err != nil {
+				t.Error(err)
+			}
+		}
+		read(1)
+		if due, err := s.DueGuests(ctx, at.Add(2*time.Hour), 10); err != nil || len(due) != 1 {
+			t.Errorf("due: %v, %v", due, err)
+		}
+	})
+}
+
+// TestWhatNamesNoGuestIsSetAside: it stands before no other, and is said once.
+func TestWhatNamesNoGuestIsSetAside(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, s *Store) {
+		var said bytes.Buffer
+		s.log = slog.New(slog.NewTextHandler(&said, nil))
+		ctx, id, at := context.Background(), testID(t, 42), s.Now()
+		if _, err := s.AddGuest(ctx, event.Guest{ORCID: id, URL: "https://a.example", Orgs: []string{"uni-a"}}, "uni-a", at); err != nil {
+			t.Fatal(err)
+		}
+		p := userPartition(id)
+		bad := []string{"https://secret.example", "x https://secret.example", "0" + guestMember(id, "https://secret.example")}
+		for i, member := range bad {
+			if err := s.rdb.ZAdd(ctx, s.keys.guestWork(p), redis.Z{Score: float64(i), Member: member}).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		elsewhere := redis.Z{Score: 1, Member: guestMember(id, "https://secret.example")}
+		if err := s.rdb.ZAdd(ctx, s.keys.guestWork((p+1)%Partitions), elsewhere).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if due, err := s.DueGuests(ctx, at, len(bad)); err != nil || len(due) != 0 {
+			t.Errorf("due: %v, %v", due, err)
+		}
+		for range 3 {
+			if due, err := s.DueGuests(ctx, at.Add(time.Hour), len(bad)); err != nil || len(due) != 1 || due[0].ORCID != id {
+				t.Errorf("due: %v, %v", due, err)
+			}
+		}
+		if text := said.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, "count=3") || strings.Contains(text, "secret") {
+			t.Error(text)
 		}
 	})
 }

@@ -41,7 +41,7 @@ const (
 )
 
 // ErrDamaged says that a stored record is not what this package writes.
-var ErrDamaged = errors.New("the stored record is damaged")
+var ErrDamaged = event.ErrDamaged
 
 // unreadable reports whether a record was read and not understood; any other
 // error says nothing about the record.
