@@ -134,17 +134,22 @@ func (s *Service) Purge(ctx context.Context, by By, orgID string, sel store.Sele
 	if _, err := s.get(orgID); err != nil {
 		return 0, err
 	}
-	total := 0
+	total, err := s.purge(ctx, orgID, sel)
+	// Also when it failed: what was purged until then is gone, and more may be
+	// when Redis did not answer.
+	s.audit(by, "dead letters purged", "org", orgID, "count", total, "complete", err == nil)
+	return total, Explain("purge dead letters", err)
+}
+
+func (s *Service) purge(ctx context.Context, orgID string, sel store.Selection) (total int, err error) {
 	for _, ch := range event.Channels {
 		for more := true; more; {
 			var n int
-			var err error
 			if n, more, err = s.o.Store.Purge(ctx, orgID, ch, sel, jobBatch); err != nil {
-				return total, Explain("purge dead letters", err)
+				return total, err
 			}
 			total += n
 		}
 	}
-	s.audit(by, "dead letters purged", "org", orgID, "count", total)
 	return total, nil
 }
