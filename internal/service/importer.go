@@ -83,9 +83,6 @@ func (s *Service) affiliateList(ctx context.Context, orgID string, r io.Reader, 
 		if len(batch) == 0 {
 			return nil
 		}
-		if err := s.notRemoving(orgID); err != nil {
-			return err
-		}
 		joined, err := s.affiliateBatch(ctx, orgID, batch)
 		if err != nil {
 			return Explain("affiliate users", err)
@@ -134,9 +131,7 @@ func (s *Service) affiliateList(ctx context.Context, orgID string, r io.Reader, 
 func (s *Service) affiliateBatch(ctx context.Context, orgID string, batch []store.Affiliated) ([]store.Joined, error) {
 	began := time.Now()
 	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		s.leaving.RLock()
-		joined, err := s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
-		s.leaving.RUnlock()
+		joined, err := s.tryBatch(ctx, orgID, batch)
 		if !errors.Is(err, store.ErrAway) || time.Since(began) > s.o.ListPatience {
 			return joined, err
 		}
@@ -146,6 +141,15 @@ func (s *Service) affiliateBatch(ctx context.Context, orgID string, batch []stor
 		case <-time.After(wait):
 		}
 	}
+}
+
+func (s *Service) tryBatch(ctx context.Context, orgID string, batch []store.Affiliated) ([]store.Joined, error) {
+	s.leaving.RLock()
+	defer s.leaving.RUnlock()
+	if err := s.joinable(orgID); err != nil {
+		return nil, err
+	}
+	return s.o.Store.AffiliateAll(ctx, orgID, batch, s.o.Store.Now())
 }
 
 // listError says in words that a list could not be read, when nobody has said

@@ -423,6 +423,11 @@ func (s *Service) removeJob(ctx context.Context, j *store.Job) error {
 	if !ok {
 		return nil // done before
 	}
+	// Whoever has found the organisation there adds its user first; nobody does
+	// from here on, and so nobody is left behind.
+	s.leaving.Lock()
+	s.removing.Store(j.Org, true)
+	s.leaving.Unlock()
 	gone := off(o)
 	s.o.Directory.Put(gone)
 	if err := s.o.Store.SaveOrganisation(ctx, gone); err != nil {

@@ -36,18 +36,15 @@ func (p Person) check() error {
 // AddUser affiliates a researcher with an organisation and reports whether that
 // is new. A new affiliation is announced by a CREATED event.
 func (s *Service) AddUser(ctx context.Context, by By, orgID string, id orcid.ID, p Person) (bool, error) {
-	if _, err := s.get(orgID); err != nil {
-		return false, err
-	}
-	if err := s.notRemoving(orgID); err != nil {
+	s.leaving.RLock()
+	defer s.leaving.RUnlock()
+	if err := s.joinable(orgID); err != nil {
 		return false, err
 	}
 	if err := p.check(); err != nil {
 		return false, invalid("The user's data is not valid.", err)
 	}
 	now := s.o.Store.Now()
-	s.leaving.RLock()
-	defer s.leaving.RUnlock()
 	added, err := s.o.Store.Affiliate(ctx, id, event.Affiliation{
 		Org: orgID, Email: p.Email, EPPN: p.EPPN, Name: p.Name, AffiliatedAt: now, Announce: true,
 	}, now)
@@ -57,6 +54,15 @@ func (s *Service) AddUser(ctx context.Context, by By, orgID string, id orcid.ID,
 	s.audit(by, "user added", "org", orgID, "orcid", id, "new", added)
 	s.o.Hints.HintUser(id, true)
 	return added, nil
+}
+
+// joinable refuses when nobody can be added to an organisation. Callers hold
+// leaving, or the organisation could go before they have added anybody.
+func (s *Service) joinable(orgID string) error {
+	if _, err := s.get(orgID); err != nil {
+		return err
+	}
+	return s.notRemoving(orgID)
 }
 
 // RemoveUser ends an affiliation: what waits for that organisation is
