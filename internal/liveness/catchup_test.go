@@ -414,6 +414,19 @@ func TestPingsThatWaitToBeFannedOutAreNotMissed(t *testing.T) {
 	w.wantTold("when fan-out has caught up", silent...)
 }
 
+// countedPages counts the pages of due checks that are read.
+type countedPages struct {
+	Store
+	baseline int
+}
+
+func (s *countedPages) DueChecks(ctx context.Context, kind event.CheckKind, now time.Time, skip, limit int) ([]event.Check, error) {
+	if kind == event.CheckBaseline {
+		s.baseline++
+	}
+	return s.Store.DueChecks(ctx, kind, now, skip, limit)
+}
+
 func TestACredentialInTroubleHoldsUpNoOthersChecks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 30)
@@ -439,6 +452,15 @@ func TestACredentialInTroubleHoldsUpNoOthersChecks(t *testing.T) {
 		t.Errorf("%v, want that of the credential in trouble", err)
 	}
 	w.wantTold("while the other is broken", changed)
+	// With nobody else to go on for, the rest is not looked at.
+	pages := &countedPages{Store: w.watch.o.Store}
+	w.watch.o.Store, w.watch.o.Credentials = pages, func() []string { return []string{"other"} }
+	if err := w.watch.runChecks(ctx); !errors.Is(err, errBroken) {
+		t.Errorf("%v, want that of the credential in trouble", err)
+	}
+	if pages.baseline != 1 {
+		t.Errorf("%d pages of due checks were read, want 1", pages.baseline)
+	}
 	w.orcid.broken = ""
 	w.must(w.watch.runChecks(ctx))
 	if n, err := w.store.CountChecks(ctx, event.CheckBaseline); err != nil || n > 0 {

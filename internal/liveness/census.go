@@ -11,10 +11,13 @@ import (
 const (
 	// countEvery is the pause between two counts while no registration changes;
 	// while some do it is countTicks ticks. A count that takes long rests countRest
-	// times as long, so that it costs Redis next to nothing.
+	// times as long, so that it costs Redis next to nothing, and after each page
+	// pageRest times as long as that took, so that deliveries meanwhile hardly wait
+	// for it: a million users are some ten seconds of Redis.
 	countEvery = 15 * time.Minute
 	countTicks = 2
 	countRest  = 200
+	pageRest   = 4
 )
 
 // Count is how many registrations are wanted and how many of those live, by a
@@ -46,12 +49,14 @@ func (w *Watcher) census(ctx context.Context) error {
 	}
 	w.changed.Store(false)
 	var c Count
+	var took time.Duration
 	for _, o := range w.o.Directory.All() {
 		if !o.AnyEnabled() {
 			continue
 		}
 		serves := w.serves(o.Credential)
 		for cursor, more := "", true; more; more = cursor != "" {
+			page := time.Now()
 			ids, next, err := w.o.Store.Members(ctx, o.ID, cursor, pageUsers)
 			if err != nil {
 				return fmt.Errorf("count the registrations: %w", err)
@@ -72,11 +77,17 @@ func (w *Watcher) census(ctx context.Context) error {
 				}
 			}
 			cursor = next
+			busy := time.Since(page)
+			took += busy
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("count the registrations: %w", context.Cause(ctx))
+			case <-time.After(pageRest * busy):
+			}
 		}
 	}
 	c.At = w.o.Now()
-	w.counted = time.Now()
-	w.countTook = w.counted.Sub(began)
+	w.counted, w.countTook = time.Now(), took
 	w.mu.Lock()
 	w.count = c
 	w.mu.Unlock()

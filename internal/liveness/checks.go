@@ -14,6 +14,8 @@ import (
 const (
 	// checksAtOnce is how many checks are taken at once.
 	checksAtOnce = 3000
+	// mostSkipped bounds how many checks of credentials in trouble are gone past.
+	mostSkipped = 100_000
 	// justNow bounds how long after ORCID confirmed a registration its record is
 	// saved for that.
 	justNow = 2 * time.Minute
@@ -83,7 +85,9 @@ func (w *Watcher) runKind(ctx context.Context, kind event.CheckKind) error {
 			}
 			skip += left
 		}
-		if len(due) < w.atOnce {
+		// With nobody left to make checks for there is nothing to go past them for,
+		// and going far past them costs Redis more with each step.
+		if len(due) < w.atOnce || len(failing) > 0 && len(failing) == len(configured) || skip > mostSkipped {
 			for _, credential := range slices.Sorted(maps.Keys(failing)) {
 				return fmt.Errorf("checks of %s: %w", credential, failing[credential]) // one line for status
 			}

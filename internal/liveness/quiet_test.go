@@ -1,9 +1,17 @@
 package liveness
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"dispatchd/internal/directory"
+	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
+	"dispatchd/internal/org"
 )
 
 // TestSilenceIsMeasuredByWhatIsUsual: ten times the usual pause, an hour at
@@ -117,4 +125,49 @@ func TestRegistrationsAreCounted(t *testing.T) {
 	if c := w.watch.Counted(); c.Wanted != 47 {
 		t.Errorf("counted again at once: %+v", c)
 	}
+}
+
+// slowPages is a store whose pages of members take a while.
+type slowPages struct {
+	Store
+	pages int
+}
+
+func (s *slowPages) Members(_ context.Context, _, cursor string, _ int) (ids []orcid.ID, next string, err error) {
+	time.Sleep(20 * time.Millisecond) // of the bubble's clock
+	s.pages++
+	if cursor == "" {
+		next = "more"
+	}
+	return nil, next, nil
+}
+
+func (s *slowPages) Users(context.Context, []orcid.ID) ([]*event.User, error) { return nil, nil }
+
+// TestACountRestsBetweenPages, so that it does not have Redis to itself.
+func TestACountRestsBetweenPages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := directory.New()
+		dir.Put(org.Organisation{ID: "uni-a", Credential: "main", Webhook: org.Webhook{Enabled: true}})
+		dir.Put(org.Organisation{ID: "uni-b", Credential: "main", Webhook: org.Webhook{Enabled: true}})
+		pages := &slowPages{}
+		w := &Watcher{o: Options{Store: pages, Directory: dir, Tick: 30 * time.Second, Now: time.Now}}
+		began := time.Now()
+		if err := w.census(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); pages.pages != 4 || took != 4*100*time.Millisecond {
+			t.Errorf("%d pages took %s with their rests, want 4 and 400ms", pages.pages, took)
+		}
+		if w.countTook != 80*time.Millisecond {
+			t.Errorf("the count says that it took %s, want 80ms", w.countTook)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		w.counted = time.Time{}
+		if err := w.census(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a count that is to end: %v", err)
+		}
+	})
 }
