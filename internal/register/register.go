@@ -99,8 +99,9 @@ func NextOf(u event.User, wanted Wanted, heirs Heirs, now time.Time, usable func
 			free = latest(free, replacedAt(since))
 		}
 		for _, r := range rows {
-			switch {
-			case r.State == event.RegDeleting, inherited && atORCID(r):
+			// Also one that was on its way out before there were heirs: it may be
+			// the only one that ORCID has told of a change by now.
+			if inherited && atORCID(r) {
 				consider(removal(r, latest(free, r.RetryAt)))
 			}
 		}

@@ -124,7 +124,14 @@ func TestAFormerCredentialGoesOnUntilItsHeirLives(t *testing.T) {
 		"long ago":               {[]event.Registration{old, row("b", 1, 4, living, -11*time.Minute)}, []string{"b"}, del, 0},
 		"nobody takes over":      {[]event.Registration{old, row("b", 1, 4, living, -time.Minute)}, nil, del, 0},
 		"two take over":          {[]event.Registration{old, row("b", 1, 4, living, -11*time.Minute), row("c", 1, 4, putting, 0)}, []string{"b", "c"}, Step{Kind: Put, Credential: "c", Epoch: 1, Base: 4, From: putting}, 0},
-		"on its way out before":  {[]event.Registration{row("a", 1, 3, leaving, -time.Hour), later(row("b", 1, 4, putting, 0), time.Minute, 1, 503)}, []string{"b"}, from(del, leaving), 0},
+		// It may be there still, and be the only one that ORCID pings.
+		"on its way out before": {[]event.Registration{row("a", 1, 3, leaving, -time.Hour), later(row("b", 1, 4, putting, 0), time.Minute, 1, 503)}, []string{"b"}, from(put, putting), time.Minute},
+		"replaced just before": {
+			[]event.Registration{row("a", 1, 3, leaving, -time.Hour), row("a", 2, 3, living, -time.Minute), later(row("b", 1, 4, putting, 0), time.Minute, 1, 503)},
+			[]string{"b"},
+			from(put, putting), time.Minute,
+		},
+		"on its way out, long ago": {[]event.Registration{row("a", 1, 3, leaving, -time.Hour), row("b", 1, 4, living, -11*time.Minute)}, []string{"b"}, from(del, leaving), 0},
 	} {
 		wanted := Wanted{"b": 4}
 		if slices.Contains(tt.heirs, "c") {
