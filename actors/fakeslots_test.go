@@ -17,6 +17,7 @@ type fakeSlots struct {
 	mu       sync.Mutex
 	away     bool
 	awayFor  map[string]bool // calls that fail
+	partly   error           // of Ready, beside what it returns
 	channels map[event.ChannelKey]*fakeChannel
 	calls    map[string]int
 	tokens   int
@@ -207,7 +208,7 @@ func (f *fakeSlots) Ready(_ context.Context, now time.Time, limit int) (keys []e
 			keys = append(keys, key)
 		}
 	}
-	return keys, next, nil
+	return keys, next, f.partly
 }
 
 func (f *fakeSlots) count(call string) int {

@@ -16,6 +16,7 @@ import (
 type fakeUsers struct {
 	mu        sync.Mutex
 	away      bool
+	partly    error // of DueUsers, beside what it returns
 	all       map[orcid.ID]event.User
 	work      map[orcid.ID]time.Time
 	version   int
@@ -32,6 +33,12 @@ func (f *fakeUsers) setAway(away bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.away = away
+}
+
+func (f *fakeUsers) setPartly(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.partly = err
 }
 
 // affiliate adds users of organisations, with work to do now.
@@ -141,7 +148,7 @@ func (f *fakeUsers) DueUsers(_ context.Context, now time.Time, limit int) (ids [
 	for _, d := range list[:min(limit, len(list))] {
 		ids = append(ids, d.id)
 	}
-	return ids, next, nil
+	return ids, next, f.partly
 }
 
 func (f *fakeUsers) Announce(_ context.Context, o string, ids []orcid.ID, _ time.Time) error {

@@ -51,6 +51,38 @@ func TestNewsAreDelivered(t *testing.T) {
 	})
 }
 
+// What cannot be read of what is due holds up nothing else, and is said once.
+func TestPartOfWhatIsDueCannotBeFound(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(delivered))
+		partly := fmt.Errorf("read: %w: a key of another type", event.ErrIncomplete)
+		b.slots.set(func() { b.slots.partly = partly })
+		b.users.setPartly(partly)
+		b.news(hook, 1, 1)
+		for range 3 {
+			sleep(time.Minute)
+			b.slots.put(hook, time.Now().Add(40*time.Second), id(1))
+			sleep(41300 * time.Millisecond)
+			if b.slots.waiting(hook) != 0 {
+				b.Error("not delivered when due")
+			}
+		}
+		b.users.affiliate(id(7), false, "uni-a")
+		sleep(2 * time.Second)
+		if got := fmt.Sprint(b.users.rows(id(7))); got != "[main/1 alive]" {
+			b.Errorf("rows of a user with work: %s", got)
+		}
+		b.slots.set(func() { b.slots.partly = nil })
+		b.users.setPartly(nil)
+		sleep(time.Minute)
+		for _, line := range []string{"part of what is due cannot be found", "all of what is due can be found again"} {
+			if n := b.log.count(line); n != 2 {
+				b.Errorf("%d lines %q, want one for deliveries and one for users", n, line)
+			}
+		}
+	})
+}
+
 func TestConcurrencyIsBounded(t *testing.T) {
 	bubble(t, func(b *bundle) {
 		var now, most, places atomic.Int64

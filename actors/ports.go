@@ -25,7 +25,8 @@ type Slots interface {
 	// Breaker reads the breaker; zero is closed.
 	Breaker(ctx context.Context, org string, ch event.Channel) (event.Breaker, error)
 	// Ready lists at most limit channels that have something due, and when the
-	// next of the others will (zero: none).
+	// next of the others will (zero: none). With an error that is
+	// event.ErrIncomplete that holds for those that can be read.
 	Ready(ctx context.Context, now time.Time, limit int) ([]event.ChannelKey, time.Time, error)
 }
 
@@ -43,7 +44,7 @@ type Users interface {
 	// whole call.
 	RecentUsers(ctx context.Context, ids []orcid.ID) ([]*event.User, error)
 	// DueUsers lists at most limit users whose work is due, and when the next of
-	// the others will be (zero: none).
+	// the others will be (zero: none); an error likewise.
 	DueUsers(ctx context.Context, now time.Time, limit int) ([]orcid.ID, time.Time, error)
 	// Announce writes CREATED of these users into the intake log.
 	Announce(ctx context.Context, org string, ids []orcid.ID, at time.Time) error

@@ -2,10 +2,12 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"dispatchd/internal/event"
 	"dispatchd/internal/orcid"
 )
 
@@ -34,7 +36,8 @@ type recovery struct {
 
 	scanning bool
 	limit    int
-	failures int // scans that failed, in a row
+	failures int  // scans that failed, in a row
+	partly   bool // the latest scan could not read everything
 	timer    *time.Timer
 	again    time.Time // when the timer fires
 	wanted   time.Time // the earliest due time hinted while scanning
@@ -45,6 +48,7 @@ type recovery struct {
 
 	feeding   bool
 	feedFails int
+	fedPartly bool
 	feedTimer *time.Timer
 }
 
@@ -157,9 +161,9 @@ func (r *recovery) readyFound(m readyFound) {
 	}
 	r.scanning = false
 	now := r.sys.now()
-	if m.err != nil {
+	if err := r.readable(m.err, "due deliveries", &r.partly); err != nil {
 		if r.failures == 0 && r.ctx.Err() == nil {
-			r.sys.log.Warn("due deliveries cannot be looked for; trying again", "err", m.err)
+			r.sys.log.Warn("due deliveries cannot be looked for; trying again", "err", err)
 		}
 		r.failures++
 		pause := backoff(scanBackoff, maxBackoff/2, r.failures)
@@ -188,6 +192,22 @@ func (r *recovery) readyFound(m readyFound) {
 		}
 	}
 	r.arm(next)
+}
+
+// readable is err, unless the rest of the list is good: then it only says so,
+// once until everything can be read again.
+func (r *recovery) readable(err error, what string, partly *bool) error {
+	if err != nil && !errors.Is(err, event.ErrIncomplete) {
+		return err
+	}
+	switch now := err != nil; {
+	case now && !*partly:
+		r.sys.log.Error("part of what is due cannot be found", "what", what, "err", err)
+	case !now && *partly:
+		r.sys.log.Info("all of what is due can be found again", "what", what)
+	}
+	*partly = err != nil
+	return nil //nolint:nilerr // said above
 }
 
 func (r *recovery) armFeed(after time.Duration) {
@@ -223,7 +243,7 @@ func (r *recovery) feed(m tickUsers) {
 		ctx, cancel := context.WithTimeout(r.ctx, callTimeout)
 		defer cancel()
 		found.ids, found.next, found.err = r.sys.opt.Users.DueUsers(ctx, r.sys.now(), limit)
-		if found.err == nil && len(found.ids) < limit && r.sys.now().Before(leases) {
+		if (found.err == nil || errors.Is(found.err, event.ErrIncomplete)) && len(found.ids) < limit && r.sys.now().Before(leases) {
 			found.early, _, found.err = r.sys.opt.Users.DueUsers(ctx, leases, limit)
 		}
 	}, func(bool) { r.sys.send(self, found) })
@@ -234,9 +254,9 @@ func (r *recovery) usersFound(m usersFound) {
 		return
 	}
 	r.feeding = false
-	if m.err != nil {
+	if err := r.readable(m.err, "users with work", &r.fedPartly); err != nil {
 		if r.feedFails == 0 && r.ctx.Err() == nil {
-			r.sys.log.Warn("users with work cannot be looked for; trying again", "err", m.err)
+			r.sys.log.Warn("users with work cannot be looked for; trying again", "err", err)
 		}
 		r.feedFails++
 		r.armFeed(backoff(scanBackoff, maxBackoff, r.feedFails))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dispatchd/actors"
+	"dispatchd/internal/event"
 	"dispatchd/internal/fanout"
 	"dispatchd/internal/intake/spool"
 	"dispatchd/internal/monthly"
@@ -182,7 +183,9 @@ func (a *app) startAttached(ctx context.Context) error {
 		return err
 	}
 	ended, err := a.store.EndLeases(ctx)
-	if err != nil {
+	if errors.Is(err, event.ErrIncomplete) {
+		a.log.Warn("some of what was in flight when the daemon before this one died is due at the end of its lease only", "err", err)
+	} else if err != nil {
 		return err
 	}
 	if ended > 0 {

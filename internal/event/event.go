@@ -174,6 +174,10 @@ type Outcome struct {
 // read: read it again and decide again.
 var ErrConflict = errors.New("the record was changed meanwhile")
 
+// ErrIncomplete says that some of a list cannot be read: what was returned is the
+// rest of it, and counts.
+var ErrIncomplete = errors.New("not everything can be read")
+
 // ErrDamaged says that what is stored cannot be read.
 var ErrDamaged = errors.New("the stored record is damaged")
 

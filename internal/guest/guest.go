@@ -150,10 +150,7 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // runOnce looks at every row that is due.
 func (k *Keeper) runOnce(ctx context.Context) error {
-	due, err := k.o.Due(ctx, k.o.Now(), batch)
-	if err != nil {
-		return err
-	}
+	due, err := k.o.Due(ctx, k.o.Now(), batch) // with an error, some of them
 	var wg sync.WaitGroup
 	queue := make(chan Key)
 	for range min(workers, len(due)) {
@@ -170,7 +167,7 @@ func (k *Keeper) runOnce(ctx context.Context) error {
 	}
 	close(queue)
 	wg.Wait()
-	return nil
+	return err
 }
 
 // Settle brings one row to what is wanted, now, and returns ORCID's last answer;

@@ -120,7 +120,8 @@ func TestAnUnexpectedAnswerIsAnError(t *testing.T) {
 		if err := other(); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.verb(); err == nil || !strings.Contains(err.Error(), "WRONGTYPE") {
+		var wrong *WrongType
+		if err := r.verb(); !errors.As(err, &wrong) || wrong.Key != r.key {
 			t.Errorf("%s of a key of another type: %v", name, err)
 		}
 		if err := rdb.Del(t.Context(), r.key).Err(); err != nil {

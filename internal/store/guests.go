@@ -231,22 +231,28 @@ type DueGuest struct {
 
 // DueGuests returns at most limit rows of every partition that are due, the
 // longest due first. Each stays due until it is saved. What names no row is set
-// aside, or it would stand before the others for ever.
+// aside, or it would stand before the others for ever. With event.ErrIncomplete
+// that holds for the partitions that could be read.
 func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueGuest, error) {
 	calls := make([]*call, Partitions)
 	for p := range calls {
 		calls[p] = &call{script: s.scripts.guestDue, mark: s.keys.mark(p), keys: []string{s.keys.guestWork(p)}, args: []any{now.UnixMilli(), limit}}
 	}
-	if err := s.do(ctx, calls...); err != nil {
+	if err := s.doEach(ctx, calls...); err != nil {
 		return nil, fmt.Errorf("find due callbacks: %w", err)
 	}
 	var out []DueGuest
 	var aside []*call
+	var unread []error
 	for p, c := range calls {
 		var unreadable []any
 		pairs, err := stringList(c, c.res)
+		if c.err != nil {
+			err = c.err
+		}
 		if err != nil {
-			return nil, fmt.Errorf("find due callbacks: %w", err)
+			unread = append(unread, err)
+			continue
 		}
 		for i := 0; i+1 < len(pairs); i += 2 {
 			field, url, ok := strings.Cut(pairs[i], " ")
@@ -271,7 +277,7 @@ func (s *Store) DueGuests(ctx context.Context, now time.Time, limit int) ([]DueG
 		s.log.Warn("damaged entries of the callbacks that are to be looked at are set aside", "key", c.keys[0], "count", len(c.args))
 	}
 	slices.SortFunc(out, func(a, b DueGuest) int { return a.At.Compare(b.At) })
-	return out, nil
+	return out, incomplete("find due callbacks", unread)
 }
 
 // EndGuests takes an organisation (all, when orgID is empty) from its callbacks of

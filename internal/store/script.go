@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"dispatchd/internal/event"
 )
 
 // Errors of every call. The text of Redis stays in the wrapped message.
@@ -23,6 +25,10 @@ var (
 	// ErrAway says that Redis did not or could not do it now: down, frozen,
 	// LOADING, READONLY, out of memory. The outcome may be unknown.
 	ErrAway = errors.New("redis is away")
+	// ErrAnswered says that Redis answered this call with an error of its own, as
+	// for a key that a hand made another type (then it wraps a WrongType too).
+	// Calls that need other keys work.
+	ErrAnswered = errors.New("redis answered")
 )
 
 // script is one Lua script. Every script begins by comparing the mark of its
@@ -154,12 +160,39 @@ func (s *Store) do(ctx context.Context, calls ...*call) error {
 	}
 	var first error
 	for _, c := range calls {
+		if errors.Is(c.err, ErrAnswered) && strings.Contains(c.err.Error(), "WRONGTYPE") {
+			c.err = s.wrongType(ctx, c, c.err)
+		}
 		if c.err != nil && first == nil {
 			first = c.err
 		}
 	}
 	s.metrics.observe(calls[0].script.name, time.Since(began), first)
 	return first
+}
+
+// doEach is do for calls that stand for themselves: it fails only if one of them
+// failed for another reason than that Redis answered it with an error, which the
+// caller finds when it reads the answer of that call.
+func (s *Store) doEach(ctx context.Context, calls ...*call) error {
+	if s.do(ctx, calls...) == nil {
+		return nil
+	}
+	for _, c := range calls {
+		if c.err != nil && !errors.Is(c.err, ErrAnswered) {
+			return c.err
+		}
+	}
+	return nil
+}
+
+// incomplete is the error of a list of which these could not be read; nil
+// without any.
+func incomplete(doing string, unread []error) error {
+	if len(unread) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: %w", doing, event.ErrIncomplete, errors.Join(unread...))
 }
 
 // answered gives the calls of one run their results.
@@ -224,7 +257,7 @@ func (s *Store) classify(ctx context.Context, name string, err error) error {
 		case strings.Contains(text, "OOM"):
 			return fmt.Errorf("%s: %w: %s", name, ErrAway, text)
 		}
-		return fmt.Errorf("%s: redis answered: %s", name, text)
+		return fmt.Errorf("%s: %w: %s", name, ErrAnswered, text)
 	}
 	if errors.Is(err, ErrForgot) { // found while connecting, see checkConnection
 		return fmt.Errorf("%s: %w", name, err)

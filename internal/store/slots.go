@@ -113,7 +113,7 @@ func readyMember(k event.ChannelKey) string { return k.Org + "/" + channelCode(k
 func memberChannel(member string) (event.ChannelKey, error) {
 	name, code, _ := strings.Cut(member, "/")
 	ch, ok := codeChannel(code)
-	if !ok {
+	if !ok || name == "" {
 		return event.ChannelKey{}, fmt.Errorf("ready index member %q is damaged", member)
 	}
 	return event.ChannelKey{Org: name, Channel: ch}, nil

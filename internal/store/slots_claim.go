@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"dispatchd/internal/event"
 	"dispatchd/internal/secret"
 )
@@ -39,10 +41,11 @@ end
 // claimBody: KEYS mark, ready, ledger, then five a claim; ARGV mark, now, token,
 // most dead letters, then per claim: member of the ready index, how many, lease
 // (ms). Returns per claim a list: when next ready or -1, end of the hold or 0,
-// then field and slot of each one claimed.
+// then field and slot of each one claimed; or the error of that claim, which is
+// not the others'.
 const claimBody = `
 local made, out = 0, {}
-for i = 5, #ARGV, 3 do
+local function claim(i)
   local c = channel(4 + (i - 5) / 3 * 5, ARGV[i])
   local room, lease = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local found = {0, c.hold > now and c.hold or 0}
@@ -99,6 +102,11 @@ for i = 5, #ARGV, 3 do
   else
     found[1] = settle(c)
   end
+  return found
+end
+for i = 5, #ARGV, 3 do
+  local ok, found = pcall(claim, i)
+  if not ok then found = {err = type(found) == 'table' and found.err or tostring(found)} end
   out[#out + 1] = found
 end
 book()
@@ -162,6 +170,10 @@ func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Cla
 			}
 			if err != nil {
 				errs[at] = err
+				continue
+			}
+			if refused, ok := lists[j].(redis.Error); ok {
+				errs[at] = s.wrongType(ctx, c, s.classify(ctx, c.script.name, refused))
 				continue
 			}
 			out[at], errs[at] = readClaims(batch[at], lists[j], nowMS)

@@ -14,30 +14,77 @@ import (
 )
 
 // enableBody: KEYS mark, ready, ledger, the channel's five; ARGV mark, now,
-// member of the ready index, 1 or 0. Returns when next ready, or -1.
+// member of the ready index, 1 or 0. Returns whether it was the other.
 const enableBody = `
-if ARGV[4] == '1' then
-  redis.call('HSET', KEYS[8], 'enabled', '1')
-else
+local on = redis.call('HGET', KEYS[8], 'enabled') == '1'
+if on == (ARGV[4] == '1') then return 0 end
+if on then
   redis.call('HDEL', KEYS[8], 'enabled')
+else
+  redis.call('HSET', KEYS[8], 'enabled', '1')
 end
-return settle(channel(4, ARGV[3]))
+settle(channel(4, ARGV[3]))
+return 1
 `
 
 // SetChannel notes in the organisation's own partition whether a channel is
 // enabled: news for a channel that is not is ignored and counted, and nothing of
 // it is claimed. It cancels nothing; CancelSlots does.
 func (s *Store) SetChannel(ctx context.Context, org string, ch event.Channel, enabled bool) error {
+	c, err := s.enableCall(event.ChannelKey{Org: org, Channel: ch}, enabled)
+	if err != nil {
+		return err
+	}
+	return s.one(ctx, "enable or disable the "+string(ch), org, c)
+}
+
+func (s *Store) enableCall(k event.ChannelKey, enabled bool) (*call, error) {
+	c, err := s.channelCall(s.scripts.enable, k.Org, k.Channel)
+	if err != nil {
+		return nil, err
+	}
 	flag := 0
 	if enabled {
 		flag = 1
 	}
-	c, err := s.channelCall(s.scripts.enable, org, ch)
-	if err != nil {
-		return err
-	}
 	c.args = append(c.args, flag)
-	return s.one(ctx, "enable or disable the "+string(ch), org, c)
+	return c, nil
+}
+
+// ChannelSwitch says whether a channel is to be enabled.
+type ChannelSwitch struct {
+	event.ChannelKey
+	Enabled bool
+}
+
+// channelsAtOnce is how many channels one pipeline is about.
+const channelsAtOnce = 512
+
+// SetChannels is SetChannel of many, and returns which were the other way. With
+// event.ErrIncomplete that holds but for those that could not be read.
+func (s *Store) SetChannels(ctx context.Context, list []ChannelSwitch) (changed []ChannelSwitch, err error) {
+	const doing = "enable or disable channels"
+	var unread []error
+	for some := range slices.Chunk(list, channelsAtOnce) {
+		calls := make([]*call, len(some))
+		for i, x := range some {
+			if calls[i], err = s.enableCall(x.ChannelKey, x.Enabled); err != nil {
+				return changed, err
+			}
+		}
+		if err := s.doEach(ctx, calls...); err != nil {
+			return changed, fmt.Errorf("%s: %w", doing, err)
+		}
+		for i, c := range calls {
+			switch n, err := c.integer(); {
+			case err != nil:
+				unread = append(unread, err)
+			case n == 1:
+				changed = append(changed, some[i])
+			}
+		}
+	}
+	return changed, incomplete(doing, unread)
 }
 
 // channelCall prepares a call about one channel: KEYS ready, ledger, the
@@ -300,7 +347,9 @@ return out
 
 // Ready lists up to limit channels that have something to claim, the longest
 // ready first, and tells when the next one after now gets ready (zero: none).
+// With event.ErrIncomplete that holds for the channels that could be read.
 func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]event.ChannelKey, time.Time, error) {
+	const doing = "read the ready indexes"
 	calls := make([]*call, Partitions)
 	for p := range Partitions {
 		calls[p] = &call{
@@ -308,47 +357,23 @@ func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]event.Ch
 			args: []any{now.UnixMilli(), max(limit, 0)},
 		}
 	}
-	if err := s.do(ctx, calls...); err != nil {
-		return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", err)
+	if err := s.doEach(ctx, calls...); err != nil {
+		return nil, time.Time{}, fmt.Errorf("%s: %w", doing, err)
 	}
-	type found struct {
-		key event.ChannelKey
-		at  float64
-	}
-	var all []found
+	var all []readyChannel
 	var next time.Time
+	var unread []error
 	for _, c := range calls {
-		list, err := c.list()
-		if err != nil {
-			return nil, time.Time{}, err
-		}
-		parts, err := texts(list)
-		if err == nil && len(parts)%2 != 1 {
-			err = errAnswer
+		found, later, err := readReady(c)
+		all = append(all, found...)
+		if !later.IsZero() && (next.IsZero() || later.Before(next)) {
+			next = later
 		}
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w", err)
-		}
-		ms, err := strconv.ParseFloat(parts[0], 64)
-		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
-		}
-		if t := milliTime(int64(ms)); !t.IsZero() && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-		for i := 1; i < len(parts); i += 2 {
-			k, err := memberChannel(parts[i])
-			if err != nil {
-				return nil, time.Time{}, err
-			}
-			at, err := strconv.ParseFloat(parts[i+1], 64)
-			if err != nil {
-				return nil, time.Time{}, fmt.Errorf("read the ready indexes: %w: %w", errAnswer, err)
-			}
-			all = append(all, found{k, at})
+			unread = append(unread, err)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b found) int {
+	slices.SortStableFunc(all, func(a, b readyChannel) int {
 		switch {
 		case a.at < b.at:
 			return -1
@@ -361,5 +386,41 @@ func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]event.Ch
 	for i := range ready {
 		ready[i] = all[i].key
 	}
-	return ready, next, nil
+	return ready, next, incomplete(doing, unread)
+}
+
+// readyChannel is one member of a ready index.
+type readyChannel struct {
+	key event.ChannelKey
+	at  float64 // ms
+}
+
+// readReady reads the answer of one partition as far as it can be read.
+func readReady(c *call) (found []readyChannel, next time.Time, err error) {
+	list, err := c.list()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	parts, err := texts(list)
+	if err == nil && len(parts)%2 != 1 {
+		err = errAnswer
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("%s: %w", c.script.name, err)
+	}
+	ms, err := strconv.ParseFloat(parts[0], 64)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("%s: %w: %w", c.script.name, errAnswer, err)
+	}
+	var damaged []error
+	for i := 1; i < len(parts); i += 2 {
+		k, err1 := memberChannel(parts[i])
+		at, err2 := strconv.ParseFloat(parts[i+1], 64)
+		if err := errors.Join(err1, err2); err != nil {
+			damaged = append(damaged, err)
+			continue
+		}
+		found = append(found, readyChannel{k, at})
+	}
+	return found, milliTime(int64(ms)), errors.Join(damaged...)
 }

@@ -77,29 +77,36 @@ for i = 1, entries do
     add[#add + 1] = id
   end
 end
-local out = {}
-local function apply(i)
-  local name, n, fields, at = ARGV[a + 1], tonumber(ARGV[a + 2]), {}, {}
-  local created = 0
+-- look reads what apply needs of a channel. A script is not undone when a command
+-- in it fails, as on a key of another type, so all of them are read before
+-- anything is done for one: the entries come again, and must find nothing done.
+local function look(i)
+  local n = tonumber(ARGV[a + 2])
+  local c, fields = channel(5 * i, ARGV[a + 1]), {}
+  c.fields, c.at, c.created = fields, {}, 0
   for p = a + 3, a + 2 + 5 * n, 5 do
     if new[ARGV[p]] then
-      fields[#fields + 1], at[#at + 1] = ARGV[p + 1], p
-      if ARGV[p + 2] == 'C' then created = created + 1 end
+      fields[#fields + 1], c.at[#c.at + 1] = ARGV[p + 1], p
+      if ARGV[p + 2] == 'C' then c.created = c.created + 1 end
     end
   end
+  c.whole = #fields < n -- what was applied before may be due
   a = a + 2 + 5 * n
-  local c = channel(5 * i, name)
-  local ready, whole = -1, #fields < n -- what was applied before may be due
-  if #fields > 0 and not c.enabled then
-    count('ignored_disabled', #fields)
-  elseif #fields > 0 then
+  if #fields > 0 and c.enabled then
+    redis.call('ZCARD', c.due)
     c.graves = redis.call('HLEN', c.dead)
-    local raws = redis.call('HMGET', c.slots, unpack(fields))
-    local graves = c.graves > 0 and redis.call('HMGET', c.dead, unpack(fields)) or {}
+    c.raws = redis.call('HMGET', c.slots, unpack(fields))
+    c.buried = c.graves > 0 and redis.call('HMGET', c.dead, unpack(fields)) or {}
+  end
+  return c
+end
+local function apply(c)
+  local fields, ready = c.fields, -1
+  if c.raws then
     local slots, dues, seen, others, low = {}, {}, {}, {}, nil
     for j = 1, #fields do
-      local field, p = fields[j], at[j]
-      if raws[j] or graves[j] or seen[field] then
+      local field, p = fields[j], c.at[j]
+      if c.raws[j] or c.buried[j] or seen[field] then
         others[#others + 1] = p
       else
         seen[field] = true
@@ -118,26 +125,30 @@ local function apply(i)
     for j = 1, #others do
       local p = others[j]
       coalesce(c, ARGV[p + 1], ARGV[p + 2], tonumber(ARGV[p + 3]), tonumber(ARGV[p + 4]))
-      whole = true
+      c.whole = true
     end
+  elseif #fields > 0 then
+    count('ignored_disabled', #fields)
   end
-  count('targets', #fields - created)
-  count('created', created)
-  if whole then
+  count('targets', #fields - c.created)
+  count('created', c.created)
+  if c.whole then
     ready = settle(c)
   elseif ready >= 0 then
-    redis.call('ZADD', READY, 'LT', F(ready), name)
+    redis.call('ZADD', READY, 'LT', F(ready), c.name)
   end
-  out[i] = ready
+  return ready
 end
--- A script is not undone when a command in it fails (a key of another type). What
--- was done is counted then, and the entries are not marked: they come again.
+local list, out = {}, {}
+for i = 1, channels do list[i] = look(i) end
+-- What fails here all the same was done as far as it got, and is counted.
 for i = 1, channels do
-  local ok, err = pcall(apply, i)
+  local ok, ready = pcall(apply, list[i])
   if not ok then
     book()
-    error(err, 0)
+    error(ready, 0)
   end
+  out[i] = ready
 end
 if #add > 0 then redis.call('ZADD', KEYS[4], unpack(add)) end
 book()

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -23,7 +24,8 @@ type dueUser struct {
 // DueUsers returns up to limit users whose work is due, earliest first, and
 // when to ask again: the earliest time of those not returned (which may have
 // passed when there are more than limit), or zero when there are none. An entry
-// stays until SaveUser sets or clears it.
+// stays until SaveUser sets or clears it. With event.ErrIncomplete all that holds
+// for the entries that could be read.
 func (s *Store) DueUsers(ctx context.Context, now time.Time, limit int) (ids []orcid.ID, next time.Time, err error) {
 	if limit <= 0 {
 		return nil, time.Time{}, fmt.Errorf("find due users: limit %d", limit)
@@ -37,18 +39,20 @@ func (s *Store) DueUsers(ctx context.Context, now time.Time, limit int) (ids []o
 	}
 	found := make([][]dueUser, Partitions)
 	later := int64(math.MaxInt64)
+	var unread []error
 	for n := share; len(parts) > 0; n = limit {
 		calls := make([]*call, len(parts))
 		for i, p := range parts {
 			calls[i] = &call{script: s.scripts.userDue, mark: s.keys.mark(p), keys: []string{s.keys.userWork(p)}, args: []any{now.UnixMilli(), n + 1}}
 		}
-		if err := s.do(ctx, calls...); err != nil {
+		if err := s.doEach(ctx, calls...); err != nil {
 			return nil, time.Time{}, fmt.Errorf("find due users: %w", err)
 		}
+		unread = unread[:0] // said again by those that are asked again
 		for i, p := range parts {
 			var after int64
 			if found[p], after, err = dueAnswer(p, calls[i]); err != nil {
-				return nil, time.Time{}, fmt.Errorf("find due users: %w", err)
+				unread = append(unread, err)
 			}
 			later = min(later, after)
 		}
@@ -74,7 +78,7 @@ func (s *Store) DueUsers(ctx context.Context, now time.Time, limit int) (ids []o
 	if later < math.MaxInt64 {
 		next = time.UnixMilli(later).UTC()
 	}
-	return ids, next, nil
+	return ids, next, incomplete("find due users", unread)
 }
 
 func earliest(found [][]dueUser) []dueUser {
@@ -85,39 +89,42 @@ func earliest(found [][]dueUser) []dueUser {
 	return all
 }
 
+// dueAnswer reads the answer of one partition as far as it can be read.
 func dueAnswer(p int, c *call) (due []dueUser, later int64, err error) {
+	later = math.MaxInt64
 	list, err := c.list()
 	if err != nil {
-		return nil, 0, err
+		return nil, later, err
 	}
 	var texts [2][]string
 	for i := range texts {
 		if i >= len(list) {
-			return nil, 0, fmt.Errorf("%s: redis answered %d parts", c.script.name, len(list))
+			return nil, later, fmt.Errorf("%s: redis answered %d parts", c.script.name, len(list))
 		}
 		if texts[i], err = stringList(c, list[i]); err != nil {
-			return nil, 0, err
+			return nil, later, err
 		}
 	}
+	var damaged []error
 	score := func(text string) int64 {
-		f, perr := strconv.ParseFloat(text, 64)
-		if perr != nil && err == nil {
-			err = fmt.Errorf("%s: unexpected time %q of redis", c.script.name, text)
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			damaged = append(damaged, fmt.Errorf("%s: unexpected time %q of redis", c.script.name, text))
 		}
 		return int64(f)
 	}
 	for i := 0; i+1 < len(texts[0]); i += 2 {
 		id, err := userOfMixedField(p, texts[0][i])
 		if err != nil {
-			return nil, 0, err
+			damaged = append(damaged, fmt.Errorf("a member of %s: %w", c.keys[0], err))
+			continue
 		}
 		due = append(due, dueUser{id, score(texts[0][i+1])})
 	}
-	later = math.MaxInt64
 	if len(texts[1]) == 2 {
 		later = score(texts[1][1])
 	}
-	return due, later, err
+	return due, later, errors.Join(damaged...)
 }
 
 // stringList reads an answer element that is an array of strings.
