@@ -99,6 +99,7 @@ func (a *app) degraded() []service.Problem {
 	out = append(out, a.lifeProblems()...)
 	out = append(out, a.hubProblems()...)
 	out = append(out, a.guestProblems()...)
+	out = append(out, a.refusedProblems()...)
 	if a.config.Load().Shadow() {
 		out = append(out, service.Problem{
 			What: shadowWhat, Cost: "organisations are told nothing by us; dispatchd delivery log ORG --answers shows what they would be told",
@@ -112,4 +113,16 @@ func (a *app) degraded() []service.Problem {
 		})
 	}
 	return out
+}
+
+// refusedProblems tells of news that waits because Redis refuses what it needs.
+func (a *app) refusedProblems() []service.Problem {
+	reader := a.attached.fanout.Load()
+	if reader == nil {
+		return nil
+	}
+	if r := reader.Refused(); r.Entries > 0 {
+		return []service.Problem{service.RefusedNews(r.Entries, r.Since, r.Err)}
+	}
+	return nil
 }

@@ -27,7 +27,7 @@ func TestOnlyORCIDsPingsCountAsPings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for lane := range b.rd.wake {
-			if _, err := b.rd.pass(ctx, newLane(lane)); err != nil {
+			if _, err := b.rd.pass(ctx, b.rd.newLane(lane)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -83,7 +83,7 @@ func TestPingsOfSharedUsersAreKeptByCredential(t *testing.T) {
 			t.Fatal(err)
 		}
 		for lane := range b.rd.wake {
-			if _, err := b.rd.pass(ctx, newLane(lane)); err != nil {
+			if _, err := b.rd.pass(ctx, b.rd.newLane(lane)); err != nil {
 				t.Fatal(err)
 			}
 		}

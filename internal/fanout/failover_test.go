@@ -22,7 +22,7 @@ func TestAPartitionThatFellBackIsFedAgain(t *testing.T) {
 	ping(t, b, "main", testID(t, 1))
 	var lanes []*lane
 	for n := range store.Lanes {
-		lanes = append(lanes, newLane(n))
+		lanes = append(lanes, b.rd.newLane(n))
 	}
 	passes := func() {
 		t.Helper()

@@ -1,7 +1,8 @@
 // Package fanout reads the intake log and turns every ping into one slot per
 // organisation and channel that is owed the news. It promises that an entry
 // leaves the log only after every partition took it, that applying an entry
-// again changes nothing, and that a failed look-up is never read as "unknown".
+// again changes nothing, that a failed look-up is never read as "unknown", and
+// that what cannot be processed holds up nobody else.
 package fanout
 
 import (
@@ -32,6 +33,7 @@ type Store interface {
 	// registered; it may be repeated.
 	NotePings(ctx context.Context, pings []event.Ping) error
 	// Enqueue applies targets; a partition skips entries it has applied before.
+	// With an error it returns what holds for the partitions that succeeded.
 	Enqueue(ctx context.Context, lane int, targets []store.Target, quiet time.Duration) (map[event.ChannelKey]time.Time, error)
 	// NoteMonths notes who changed, for the monthly summaries; it may be repeated.
 	NoteMonths(ctx context.Context, list []store.Changed) error
@@ -89,6 +91,9 @@ type Reader struct {
 	log     *slog.Logger
 	metrics *metrics
 	wake    [store.Lanes]chan struct{}
+
+	mu      sync.Mutex
+	refused [store.Lanes]Refused
 }
 
 // New checks the options.
@@ -132,7 +137,7 @@ func (r *Reader) Run(ctx context.Context) {
 // runLane repeats passes; after an error it waits a little longer each time and
 // begins the lane anew, because Redis may have fallen back.
 func (r *Reader) runLane(ctx context.Context, lane int) {
-	l := newLane(lane)
+	l := r.newLane(lane)
 	wait := time.Duration(0)
 	failures := 0
 	timer := time.NewTimer(0)
@@ -162,7 +167,7 @@ func (r *Reader) runLane(ctx context.Context, lane int) {
 			failures++
 			r.metrics.errors.Inc()
 			wait = min(max(2*wait, 50*time.Millisecond), 2*time.Second)
-			l = newLane(lane)
+			l = r.newLane(lane)
 		default:
 			if failures > 0 {
 				r.log.Info("fan-out goes on", "lane", lane, "failures", failures)
@@ -185,6 +190,8 @@ type lane struct {
 	trimmed time.Time
 	tried   time.Time // when what was set aside was tried again
 	servers uint64    // Store.Servers when the lane was begun
+	begun   time.Time
+	refused Refused // since then
 }
 
 type appliedRow struct {
@@ -192,7 +199,9 @@ type appliedRow struct {
 	counts store.Processed
 }
 
-func newLane(n int) *lane { return &lane{number: n} }
+func (r *Reader) newLane(n int) *lane {
+	return &lane{number: n, servers: r.o.Store.Servers(), begun: r.o.Store.Now()}
+}
 
 // pass applies one batch and removes what is old enough. It reports whether
 // more is likely waiting. A panic (a bug, or damaged state) becomes an error.
@@ -205,23 +214,21 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 	}()
 	// Another server answers now, after a restart or a failover: a partition may
 	// have fallen back, so everything that is still in the log is applied again.
-	if n := r.o.Store.Servers(); n != l.servers {
-		*l = lane{number: l.number, servers: n}
+	// What Redis refused is read again likewise.
+	if r.o.Store.Servers() != l.servers || l.refused.Entries > 0 && r.o.Store.Now().Sub(l.begun) >= refusedRetry {
+		*l = *r.newLane(l.number)
 	}
 	entries, err := r.o.Store.ReadLog(ctx, l.number, l.after, r.o.Batch)
 	if err != nil {
 		return false, err
 	}
 	if len(entries) > 0 {
-		counts, err := r.apply(ctx, l.number, entries)
-		if err != nil {
+		if err := r.applyEach(ctx, l, entries); err != nil {
 			return false, err
-		}
-		for i, e := range entries {
-			l.applied = append(l.applied, appliedRow{e.Committed(), counts[i]})
 		}
 		l.after = entries[len(entries)-1].ID
 	}
+	r.tell(l, len(entries) < r.o.Batch)
 	if r.o.Store.Servers() != l.servers {
 		return true, nil // since this pass began
 	}
@@ -328,11 +335,11 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 			}
 		}
 		due, err := r.o.Store.Enqueue(ctx, laneNo, targets, r.o.QuietPeriod())
-		if err != nil {
-			return nil, fmt.Errorf("enqueue: %w", err)
-		}
 		for key, when := range due {
 			r.o.Hints.HintChannel(key, when)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	// A ping that nobody wants is a row at ORCID that should not be there: its
@@ -369,6 +376,9 @@ func (r *Reader) retire(ctx context.Context, l *lane) error {
 		before := limit
 		if len(l.applied) > 0 && l.applied[0].at.Before(before) {
 			before = l.applied[0].at
+		}
+		if l.refused.Entries > 0 && l.refused.Since.Before(before) {
+			before = l.refused.Since
 		}
 		if reached := (store.Entry{ID: l.after}).Committed(); l.after != "" && reached.Before(before) {
 			before = reached

@@ -206,7 +206,7 @@ func (b bundle) drain(t *testing.T) (failures int) {
 	ctx := context.Background()
 	lanes := map[int]*lane{}
 	for l := range store.Lanes {
-		lanes[l] = newLane(l)
+		lanes[l] = b.rd.newLane(l)
 	}
 	for range 200 {
 		for _, n := range slices.Sorted(maps.Keys(lanes)) {
@@ -215,7 +215,7 @@ func (b bundle) drain(t *testing.T) (failures int) {
 					t.Fatal(err)
 				}
 				failures++
-				lanes[n] = newLane(n)
+				lanes[n] = b.rd.newLane(n)
 			}
 		}
 		n, err := b.store.LogLength(ctx)
@@ -338,7 +338,7 @@ func TestARestartAppliesNothingTwice(t *testing.T) {
 		ping(t, b, "main", id)
 	}
 	for l := range store.Lanes {
-		ln := newLane(l)
+		ln := b.rd.newLane(l)
 		for more := true; more; {
 			var err error
 			if more, err = b.rd.pass(ctx, ln); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"dispatchd/internal/org"
 	"dispatchd/internal/secret"
@@ -92,9 +93,15 @@ func Explain(doing string, err error) error {
 		return nil
 	}
 	var own *Error
+	var key *store.WrongType
 	switch {
 	case errors.As(err, &own):
 		return err
+	case errors.As(err, &key):
+		return &Error{
+			Code: CodeUnavailable, What: fmt.Sprintf("In Redis, %v.", key), Do: strings.ToUpper(damageDo[:1]) + damageDo[1:] + ".",
+			Err: fmt.Errorf("%s: %w", doing, err),
+		}
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, secret.ErrSealed):

@@ -110,6 +110,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-tick.C:
 			s.takeUp(ctx)
+			s.mendLater(ctx)
 		}
 	}
 	s.jobs.wg.Wait()

@@ -148,6 +148,8 @@ type Service struct {
 	// named are the organisations whose signing secret the file names; changing
 	// guards it.
 	named map[string]bool
+	// damage is what mendChannels said last; changing guards it.
+	damage string
 	// leaving keeps people from joining while somebody leaves: what waits for
 	// who left is cancelled, and must not be what who came back is owed.
 	leaving sync.RWMutex
@@ -194,7 +196,10 @@ func (s *Service) Load(ctx context.Context) error {
 		}
 	}
 	s.loaded.Store(true)
-	return s.resumeChanges(ctx)
+	if err := s.resumeChanges(ctx); err != nil {
+		return err
+	}
+	return s.mendChannels(ctx)
 }
 
 // resumeChanges takes up changes that a crash cut off, as far as fan-out must

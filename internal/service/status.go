@@ -154,7 +154,7 @@ func unread(err error) Problem {
 	}
 	return Problem{
 		What: "the state of the queues is unknown: what Redis answers cannot be read: " + err.Error(),
-		Cost: "this list is not complete; other work may fail likewise, which the log says", Do: "somebody may have changed Redis by hand: restore what was there; dispatchd ledger",
+		Cost: "this list is not complete; other work may fail likewise, which the log says", Do: damageDo,
 	}
 }
 

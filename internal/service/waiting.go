@@ -213,18 +213,3 @@ func (w Wait) failure() string {
 	}
 	return "the last attempt failed: " + words
 }
-
-// mendSlots makes due what a hand in Redis took the time from: nobody else would
-// ever tell of it.
-func (s *Service) mendSlots(ctx context.Context) {
-	mended, err := s.o.Store.MendSlots(ctx, s.everyOrganisation())
-	for _, m := range mended {
-		s.log.Warn("slots had lost their due time and are due now", "org", m.Org, "channel", string(m.Channel), "slots", m.Slots)
-		if !m.Next.IsZero() {
-			s.o.Hints.HintChannel(m.ChannelKey, m.Next)
-		}
-	}
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("slots without a due time are looked for at the next start", "err", err)
-	}
-}
