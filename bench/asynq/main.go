@@ -127,7 +127,9 @@ func all(redis asynq.RedisClientOpt, url string, tasks, workers int) error {
 	<-done
 	books := asynq.NewInspector(redis)
 	defer books.Close()
-	for {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for range look.C {
 		q, err := books.GetQueueInfo("default")
 		if err != nil {
 			return err
@@ -135,7 +137,6 @@ func all(redis asynq.RedisClientOpt, url string, tasks, workers int) error {
 		if q.Completed >= tasks {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	return out.Encode(map[string]any{"tasks": tasks, "ended": time.Now()})
 }
