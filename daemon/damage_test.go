@@ -49,7 +49,7 @@ func TestAKeyOfAnotherTypeStopsNobodyElse(t *testing.T) {
 				if n := len(w.told("uni-a")); n != 0 {
 					t.Errorf("%s: uni-a was told %d times: the damage is none", when, n)
 				}
-				w.eventually("status names the key "+when, func() bool { return w.problem("wait in the intake log: in Redis, " + words) })
+				w.eventually("status names the key "+when, func() bool { return w.problem("in the intake log: in Redis, " + words) })
 			}
 			if n := len(w.told("uni-b")); n != len(w.users) {
 				t.Errorf("uni-b was told %d times, want %d: what waits is tried again at its cost", n, len(w.users))

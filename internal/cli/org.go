@@ -69,7 +69,10 @@ func (s *session) orgTable(now time.Time, list []service.View) {
 
 // channelWord is a channel in one word: what keeps it most from working.
 func channelWord(c service.Channel) string {
-	if !c.Enabled {
+	switch {
+	case c.Unread:
+		return "DAMAGED"
+	case !c.Enabled:
 		return "off"
 	}
 	for _, h := range event.Holds {

@@ -285,6 +285,7 @@ func TestAChannelInOneWord(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]service.Channel{
 		"off":     {Failures: 3},
+		"DAMAGED": {Unread: true},
 		"on":      {Enabled: true},
 		"failing": {Enabled: true, Failures: 3},
 		"PAUSED":  {Enabled: true, Failures: 3, Holds: []service.HoldView{{Hold: event.HoldPause}}},

@@ -285,6 +285,30 @@ func TestStatusTellsDamageFromARedisThatIsDown(t *testing.T) {
 	if strings.Contains(said, "does not answer") || !strings.Contains(said, "cannot be read") || !strings.Contains(said, "many") {
 		t.Errorf("of damage: %s", said)
 	}
+	if err := rdb.HDel(ctx, keys[0], "r1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	// What of one channel cannot be read hides neither others nor the rest.
+	control, err := rdb.Keys(ctx, "*:o:uni-a:w:control").Result()
+	if err != nil || len(control) != 1 {
+		t.Fatal(control, err)
+	}
+	if err := rdb.Set(ctx, control[0], "x", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	st := b.svc.Status(ctx)
+	if said := fmt.Sprint(st.Problems); !strings.Contains(said, control[0]+" is a string, not a hash") {
+		t.Errorf("of a key of another type: %s", said)
+	}
+	if st.Users != 20 || len(st.Channels) != 1 || !st.Channels[0].Channels[0].Unread || st.Channels[0].Channels[1].Unread {
+		t.Errorf("beside a key of another type: %+v", st)
+	}
+	if list, err := b.svc.Organisations(ctx); err != nil || len(list) != 1 || !list[0].Channels[0].Unread {
+		t.Errorf("listed %+v, %v", list, err)
+	}
+	if _, err := b.svc.Organisation(ctx, "uni-a"); err == nil || !strings.Contains(err.Error(), control[0]) {
+		t.Errorf("the organisation itself: %v", err)
+	}
 	b.redis.Kill()
 	if said := fmt.Sprint(b.svc.Status(ctx).Problems); !strings.Contains(said, "Redis does not answer") {
 		t.Errorf("of a Redis that is down: %s", said)

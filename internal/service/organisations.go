@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -82,15 +83,19 @@ func (s *Service) Organisations(ctx context.Context) ([]View, error) {
 	if err := s.known(); err != nil {
 		return nil, err
 	}
-	return s.views(ctx)
+	views, err := s.views(ctx)
+	if errors.Is(err, event.ErrIncomplete) {
+		return views, nil // each channel says it
+	}
+	return views, err
 }
 
 // views is Organisations of those that are known so far.
 func (s *Service) views(ctx context.Context) ([]View, error) {
 	all := s.o.Directory.All()
-	channels, err := s.channels(ctx, all)
-	if err != nil {
-		return nil, err
+	channels, unread := s.channels(ctx, all)
+	if unread != nil && !errors.Is(unread, event.ErrIncomplete) {
+		return nil, unread
 	}
 	ids := make([]string, len(all))
 	for i, o := range all {
@@ -106,7 +111,7 @@ func (s *Service) views(ctx context.Context) ([]View, error) {
 		views[i].Channels = channels[i*len(event.Channels) : (i+1)*len(event.Channels)]
 		views[i].Users = users[i]
 	}
-	return views, nil
+	return views, unread
 }
 
 // Lately tells how the newest attempts of organisations went, in their order.

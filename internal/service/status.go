@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"dispatchd/internal/event"
@@ -34,6 +35,8 @@ type Channel struct {
 	Next     time.Time     `json:"next,omitzero"`
 	Holds    []HoldView    `json:"holds,omitempty"`
 	Failures int           `json:"failures_in_a_row,omitempty"`
+	// Unread says that nothing is known: what Redis has of the channel is damaged.
+	Unread bool `json:"unread,omitempty"`
 	// Waits says why what waits does; only of one organisation that is asked for.
 	Waits []Wait `json:"waits,omitempty"`
 }
@@ -61,7 +64,8 @@ type Status struct {
 	Channels      []View           `json:"organisation_list"`
 }
 
-// channels reads the state of every channel of the organisations, in order.
+// channels reads the state of every channel of the organisations, in order. With
+// event.ErrIncomplete some are Unread.
 func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Channel, error) {
 	keys := make([]event.ChannelKey, 0, len(list)*len(event.Channels))
 	for _, o := range list {
@@ -70,7 +74,7 @@ func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Cha
 		}
 	}
 	states, err := s.o.Store.Channels(ctx, keys)
-	if err != nil {
+	if err != nil && !errors.Is(err, event.ErrIncomplete) {
 		return nil, Explain("read the channels", err)
 	}
 	now := s.o.Store.Now()
@@ -78,7 +82,7 @@ func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Cha
 	for i, st := range states {
 		out[i] = Channel{
 			Channel: keys[i].Channel, Enabled: st.Enabled, Waiting: st.Waiting, InFlight: st.InFlight, Dead: st.Dead,
-			Oldest: st.OldestFirst, Next: st.Next, Failures: st.Breaker.Failures,
+			Oldest: st.OldestFirst, Next: st.Next, Failures: st.Breaker.Failures, Unread: st.Unread,
 		}
 		for _, h := range event.Holds {
 			info, ok := st.Holds[h]
@@ -92,7 +96,7 @@ func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Cha
 			out[i].Holds = append(out[i].Holds, hv)
 		}
 	}
-	return out, nil
+	return out, Explain("read the channels", err)
 }
 
 // Status gathers everything an operator asks first. It works while Redis is
@@ -149,13 +153,24 @@ func unread(err error) Problem {
 	if errors.As(err, &own) && own.Err != nil {
 		err = own.Err
 	}
-	if errors.Is(err, store.ErrAway) || errors.Is(err, store.ErrFenced) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if absent(err) {
 		return Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"}
 	}
-	return Problem{
-		What: "the state of the queues is unknown: what Redis answers cannot be read: " + err.Error(),
-		Cost: "this list is not complete; other work may fail likewise, which the log says", Do: damageDo,
+	what := "what Redis answers cannot be read: " + err.Error()
+	if key := new(store.WrongType); errors.As(err, &key) {
+		what = "in Redis, " + key.Error()
 	}
+	return Problem{What: what, Cost: "this list is not complete, and what needs this waits, or fails and the log says so", Do: damageDo}
+}
+
+// absent reports whether Redis did not answer at all, or may not be asked.
+func absent(err error) bool {
+	for _, is := range []error{store.ErrAway, store.ErrFenced, store.ErrForgot, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // mailless counts the organisations whose mails wait for a mail server.
@@ -171,32 +186,27 @@ func (s *Service) mailless() (n int) {
 	return n
 }
 
+// fromRedis adds what Redis knows; what of it cannot be read is a problem of its
+// own and hides nothing else.
 func (s *Service) fromRedis(ctx context.Context, st *Status) error {
-	var err error
-	if st.Channels, err = s.views(ctx); err != nil {
-		return err
-	}
-	if st.Log, err = s.o.Store.LogLength(ctx); err != nil {
-		return err
-	}
-	if st.Users, err = s.o.Store.UserTotals(ctx); err != nil {
-		return err
-	}
-	totals, err := s.o.Store.RegistrationTotals(ctx)
-	if err != nil {
-		return err
-	}
-	for state, n := range totals {
-		st.Registrations[state.String()] = n
-	}
-	if st.Pending, st.Dead, err = s.o.Store.SlotTotals(ctx); err != nil {
-		return err
-	}
-	if err := s.parkedProblems(ctx, st); err != nil {
-		return err
-	}
-	if err := s.erasureProblems(ctx, st); err != nil {
-		return err
+	for _, read := range []func() error{
+		func() (err error) { st.Channels, err = s.views(ctx); return err },
+		func() (err error) { st.Log, err = s.o.Store.LogLength(ctx); return err },
+		func() (err error) { st.Users, err = s.o.Store.UserTotals(ctx); return err },
+		func() error { return s.registrationTotals(ctx, st) },
+		func() (err error) { st.Pending, st.Dead, err = s.o.Store.SlotTotals(ctx); return err },
+		func() error { return s.parkedProblems(ctx, st) },
+		func() error { return s.erasureProblems(ctx, st) },
+	} {
+		switch err := read(); {
+		case err == nil:
+		case absent(err):
+			return err
+		default:
+			if p := unread(err); !slices.Contains(st.Problems, p) { // two may need the same
+				st.Problems = append(st.Problems, p)
+			}
+		}
 	}
 	for _, v := range st.Channels {
 		for _, c := range v.Channels {
@@ -223,6 +233,14 @@ func (s *Service) fromRedis(ctx context.Context, st *Status) error {
 		}
 	}
 	return nil
+}
+
+func (s *Service) registrationTotals(ctx context.Context, st *Status) error {
+	totals, err := s.o.Store.RegistrationTotals(ctx)
+	for state, n := range totals {
+		st.Registrations[state.String()] = n
+	}
+	return err
 }
 
 // erasureLate is when an erasure that waits is a problem.

@@ -160,9 +160,7 @@ func (s *Store) do(ctx context.Context, calls ...*call) error {
 	}
 	var first error
 	for _, c := range calls {
-		if errors.Is(c.err, ErrAnswered) && strings.Contains(c.err.Error(), "WRONGTYPE") {
-			c.err = s.wrongType(ctx, c, c.err)
-		}
+		c.err = s.wrongType(ctx, c.script.name, c.keys, c.err)
 		if c.err != nil && first == nil {
 			first = c.err
 		}
@@ -184,6 +182,16 @@ func (s *Store) doEach(ctx context.Context, calls ...*call) error {
 		}
 	}
 	return nil
+}
+
+// refused is the error of one of several things that a call is about, if that is
+// what was answered for it.
+func (s *Store) refused(ctx context.Context, name string, keys []string, answer any) error {
+	err, ok := answer.(redis.Error)
+	if !ok {
+		return nil
+	}
+	return s.wrongType(ctx, name, keys, s.classify(ctx, name, err))
 }
 
 // incomplete is the error of a list of which these could not be read; nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"dispatchd/internal/event"
 	"dispatchd/internal/secret"
 )
@@ -172,11 +170,10 @@ func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Cla
 				errs[at] = err
 				continue
 			}
-			if refused, ok := lists[j].(redis.Error); ok {
-				errs[at] = s.wrongType(ctx, c, s.classify(ctx, c.script.name, refused))
-				continue
+			k := batch[at].key
+			if errs[at] = s.refused(ctx, c.script.name, s.channelKeys(orgPartition(k.Org), k), lists[j]); errs[at] == nil {
+				out[at], errs[at] = readClaims(batch[at], lists[j], nowMS)
 			}
-			out[at], errs[at] = readClaims(batch[at], lists[j], nowMS)
 		}
 	}
 	return out, errs

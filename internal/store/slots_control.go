@@ -199,28 +199,35 @@ type ChannelState struct {
 	Next    time.Time
 	Holds   map[event.Hold]HoldInfo // those that have not ended yet
 	Breaker event.Breaker
+	Unread  bool // nothing is known: what Redis has of the channel is damaged
 }
 
 // inspectBody: KEYS mark, ready, then five a channel; ARGV mark, the members of
 // the ready index. Returns per channel: slots, dead letters, score in the ready
-// index, the most overdue slot, and the control hash.
+// index, the most overdue slot, and the control hash; or the error of that one.
 const inspectBody = `
-local out = {}
-for i = 2, #ARGV do
+local function inspect(i)
   local k = 3 + (i - 2) * 5
   local first, slot = redis.call('ZRANGE', KEYS[k], 0, 0)[1], false
   if first then slot = redis.call('HGET', KEYS[k + 1], first) end
-  out[#out + 1] = {redis.call('ZCARD', KEYS[k]), redis.call('HLEN', KEYS[k + 2]), redis.call('ZSCORE', KEYS[2], ARGV[i]) or '',
+  return {redis.call('ZCARD', KEYS[k]), redis.call('HLEN', KEYS[k + 2]), redis.call('ZSCORE', KEYS[2], ARGV[i]) or '',
     slot or '', redis.call('HGETALL', KEYS[k + 4])}
+end
+local out = {}
+for i = 2, #ARGV do
+  local ok, state = pcall(inspect, i)
+  out[#out + 1] = ok and state or {err = type(state) == 'table' and state.err or tostring(state)}
 end
 return out
 `
 
-// Channels tells the state of channels, in the order of keys.
+// Channels tells the state of channels, in the order of keys. With
+// event.ErrIncomplete that holds but for those that are Unread.
 func (s *Store) Channels(ctx context.Context, keys []event.ChannelKey) ([]ChannelState, error) {
+	const doing = "read channels"
 	for _, k := range keys {
 		if err := checkChannel(k.Org, k.Channel); err != nil {
-			return nil, fmt.Errorf("read channels: %w", err)
+			return nil, fmt.Errorf("%s: %w", doing, err)
 		}
 	}
 	now := s.Now()
@@ -230,25 +237,31 @@ func (s *Store) Channels(ctx context.Context, keys []event.ChannelKey) ([]Channe
 		c.keys = append(c.keys, s.channelKeys(p, k)...)
 		c.args = append(c.args, readyMember(k))
 	})
-	if err := s.do(ctx, calls...); err != nil {
-		return nil, fmt.Errorf("read channels: %w", err)
+	if err := s.doEach(ctx, calls...); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	out := make([]ChannelState, len(keys))
+	var unread []error
 	for i, c := range calls {
 		list, err := c.list()
 		if err == nil && len(list) != len(members[i]) {
 			err = errAnswer
 		}
 		for j, at := range members[i] {
+			k, err := keys[at], err
+			if err == nil {
+				err = s.refused(ctx, c.script.name, s.channelKeys(orgPartition(k.Org), k), list[j])
+			}
 			if err == nil {
 				out[at], err = readChannel(list[j], now)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("read channel %s of %s: %w", keys[at].Channel, keys[at].Org, err)
+				out[at] = ChannelState{Unread: true}
+				unread = append(unread, fmt.Errorf("%s of %s: %w", k.Channel, k.Org, err))
 			}
 		}
 	}
-	return out, nil
+	return out, incomplete(doing, unread)
 }
 
 func readChannel(answer any, now time.Time) (ChannelState, error) {

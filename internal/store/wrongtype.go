@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -42,21 +43,24 @@ func kindOf(key string) string {
 	return kinds[parts[last-1]]
 }
 
-// keysLooked is at how many keys of a call wrongType looks.
+// keysLooked is at how many keys wrongType looks.
 const keysLooked = 200
 
-// wrongType finds the key because of which a call was answered WRONGTYPE: Redis
-// does not name it, and nobody could mend it. It returns err when none is found.
-func (s *Store) wrongType(ctx context.Context, c *call, err error) error {
+// wrongType is err, or if it is that one of the keys has another type, an error
+// that names it: Redis does not, and nobody could mend it.
+func (s *Store) wrongType(ctx context.Context, name string, keys []string, err error) error {
+	if !errors.Is(err, ErrAnswered) || !strings.Contains(err.Error(), "WRONGTYPE") {
+		return err
+	}
 	pipe := s.rdb.Pipeline()
-	types := make([]*redis.StatusCmd, min(len(c.keys), keysLooked))
+	types := make([]*redis.StatusCmd, min(len(keys), keysLooked))
 	for i := range types {
-		types[i] = pipe.Type(ctx, c.keys[i])
+		types[i] = pipe.Type(ctx, keys[i])
 	}
 	_, _ = pipe.Exec(ctx) // what failed has no value below
 	for i, cmd := range types {
-		if is, want := cmd.Val(), kindOf(c.keys[i]); is != "" && is != "none" && is != want {
-			return fmt.Errorf("%s: %w: %w", c.script.name, ErrAnswered, &WrongType{Key: c.keys[i], Is: is, Want: want})
+		if is, want := cmd.Val(), kindOf(keys[i]); is != "" && is != "none" && is != want {
+			return fmt.Errorf("%s: %w: %w", name, ErrAnswered, &WrongType{Key: keys[i], Is: is, Want: want})
 		}
 	}
 	return err

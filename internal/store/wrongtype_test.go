@@ -287,3 +287,30 @@ func TestSetChannels(t *testing.T) {
 	}
 	wantWrongType(t, err, control("uni-3"))
 }
+
+func TestChannelsBesideDamage(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	s, rdb, ctx := attached(t, srv.URL()), srv.Client(t), context.Background()
+	a, b := twins(t, s)
+	keys := []event.ChannelKey{{Org: a, Channel: event.Webhook}, {Org: a, Channel: event.Email}, {Org: b, Channel: event.Webhook}}
+	wrong := s.keys.control(orgPartition(a), a, event.Webhook)
+	breakKey(t, rdb, wrong)
+	if err := rdb.HSet(ctx, s.keys.control(orgPartition(a), a, event.Email), "flight", "many").Err(); err != nil {
+		t.Fatal(err)
+	}
+	states, err := s.Channels(ctx, keys)
+	if !errors.Is(err, event.ErrIncomplete) || !strings.Contains(err.Error(), "flight") {
+		t.Error(err)
+	}
+	wantWrongType(t, err, wrong)
+	if len(states) != 3 || !states[0].Unread || !states[1].Unread || states[2].Unread || !states[2].Enabled {
+		t.Errorf("%+v", states)
+	}
+	if _, err := s.Breaker(ctx, a, event.Webhook); err == nil {
+		t.Error("a breaker that cannot be read counts as closed")
+	}
+	if br, err := s.Breaker(ctx, b, event.Webhook); err != nil || br != (event.Breaker{}) {
+		t.Errorf("another's breaker: %+v, %v", br, err)
+	}
+}

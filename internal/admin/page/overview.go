@@ -149,7 +149,7 @@ func registrations(st service.Status) (look.Progress, string) {
 func rowOf(v service.View, lately store.Ratio) orgRow {
 	row := orgRow{ID: v.ID, Name: v.Name, Users: v.Users, State: look.Badge{Kind: look.Plain, Text: "off"}}
 	var why []string
-	held, worst := look.Plain, len(event.Holds)
+	held, worst, damaged := look.Plain, len(event.Holds), false
 	for _, c := range v.Channels {
 		row.Waiting += c.Waiting
 		row.InFlight += c.InFlight
@@ -162,6 +162,10 @@ func rowOf(v service.View, lately store.Ratio) orgRow {
 		}
 		if c.Enabled && c.Failures > 0 { // since the last success
 			row.State = look.Badge{Kind: look.Warn, Text: "failing"}
+		}
+		if c.Unread {
+			why = append(why, string(c.Channel)+": what Redis has of it is damaged")
+			held, damaged = look.Bad, true
 		}
 		for _, h := range c.Holds {
 			if !c.Enabled || h.Hold == event.HoldDigest { // a mail is being sent, or tried again
@@ -188,6 +192,9 @@ func rowOf(v service.View, lately store.Ratio) orgRow {
 	}
 	if held != look.Plain {
 		row.State.Kind = held
+	}
+	if damaged {
+		row.State.Text = "damaged"
 	}
 	row.Why = strings.Join(why, "; ")
 	if lately.Attempts > 0 {

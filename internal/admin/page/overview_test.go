@@ -41,6 +41,7 @@ func TestTheStateOfAnOrganisationInOneWord(t *testing.T) {
 		{"paused", []service.Channel{paused, limited}},
 		{"waits", []service.Channel{working, limited}},
 		{"on", []service.Channel{working, sending}},
+		{"damaged", []service.Channel{{Unread: true}, paused}},
 	} {
 		if got := rowOf(service.View{Channels: c.channels}, store.Ratio{}).State.Text; got != c.want {
 			t.Errorf("%+v: %q, want %q", c.channels, got, c.want)
