@@ -241,6 +241,26 @@ func Diff(old, next *Config) []string {
 	return words
 }
 
+// KeepRunning puts back into next what a reload cannot change, as it is in the
+// configuration that the process was started with: half of it would be used at
+// once, and half after a restart. Call Diff first.
+func KeepRunning(next, running *Config) {
+	keep(reflect.ValueOf(next).Elem(), reflect.ValueOf(running).Elem())
+}
+
+func keep(next, running reflect.Value) {
+	list := fields(next.Type())
+	for i := range list {
+		f := &list[i]
+		switch {
+		case f.restart:
+			next.Field(f.index).Set(running.Field(f.index))
+		case f.typ.Kind() == reflect.Struct:
+			keep(next.Field(f.index), running.Field(f.index))
+		}
+	}
+}
+
 // group names what is added and removed as a whole: an organisation or a
 // credential. Other sections are always there.
 func group(s section) string {

@@ -171,6 +171,16 @@ func TestDiffSaysWhatAReloadDoes(t *testing.T) {
 	}
 }
 
+func TestKeepRunningKeepsWhatNeedsARestart(t *testing.T) {
+	t.Parallel()
+	running := good(t)
+	next := good(t, `level = "debug"`, ``, "[redis]", "[listen]\ncallback = \":9\"\n[redis]", ":6380/2", ":6380/3", `data_dir = "state"`, `data_dir = "s"`)
+	KeepRunning(next, running)
+	if got := Diff(running, next); !slices.Equal(got, []string{"log.level changed"}) {
+		t.Errorf("differs still: %q", got)
+	}
+}
+
 // Each key must say what it is, or the example would have a bare line.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	t.Parallel()

@@ -52,6 +52,7 @@ func (a *app) reload(ctx context.Context) (changes []string, err error) {
 		a.log.Info("key made; keep a copy of it in a safe place", "path", m)
 	}
 	changes = withRestarts(config.Diff(old, next), config.Diff(a.o.Config, next))
+	config.KeepRunning(next, a.o.Config)
 	if !a.attached.isStarted() {
 		return nil, errors.New("redis is not there yet, so organisations cannot be changed; reload again when it is")
 	}

@@ -211,6 +211,32 @@ func TestAReloadSaysWhatNeedsARestart(t *testing.T) {
 	}
 }
 
+// What needs a restart is not used before: half of another ORCID would be asked
+// with what is known of this one.
+func TestAReloadUsesNothingThatNeedsARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{})
+	w.simple("uni-a")
+	w.registered(clientMain, w.users...)
+	good, err := os.ReadFile(w.configPath())
+	w.must(err)
+	changed := regexp.MustCompile(`(?m)^(api_url|token_url|web_url) = .*$`).ReplaceAllString(string(good), `$1 = "http://127.0.0.1:9/elsewhere"`)
+	changed = strings.ReplaceAll(changed, `web_url = "http://127.0.0.1:9/elsewhere"`, `web_url = "http://new.example"`)
+	w.must(os.WriteFile(w.configPath(), []byte(changed), 0o600))
+	if status, changes, problems := w.reload(); status != http.StatusOK || len(changes) != 3 {
+		t.Fatalf("the reload was answered %d %q %q", status, changes, problems)
+	}
+	_, err = w.orcid.RevokeTokens(clientMain)
+	w.must(err)
+	w.affiliate("uni-a", w.orcid.AddProfiles(2)...)
+	w.eventually("registrations go on where they were", func() bool { return len(w.orcid.Webhooks()) == len(w.users)+2 })
+	var link struct{ Link string }
+	w.ask("POST", "/v1/organisations/uni-a/link", object{}, &link)
+	if !strings.HasPrefix(link.Link, "http://"+w.addr[2]) {
+		t.Errorf("a link leads to %s", link.Link)
+	}
+}
+
 // Reloads under load cut off no delivery and lose none: each ping is told once.
 func TestReloadsUnderLoadInterruptNothing(t *testing.T) {
 	t.Parallel()
