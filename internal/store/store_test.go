@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +31,7 @@ var shared struct {
 	cluster *redistest.Cluster
 	dir     string
 	err     error
+	stores  atomic.Int64 // made so far: each has a prefix of its own
 }
 
 func startShared() {
@@ -60,7 +63,7 @@ func onCluster(t testing.TB) *Store {
 		t.Fatal(shared.err)
 	}
 	return attached(t, "", func(o *Options) {
-		o.Addresses, o.Cluster, o.Prefix = shared.cluster.Addrs(), true, strings.ReplaceAll(t.Name(), "/", "-")+":"
+		o.Addresses, o.Cluster, o.Prefix = shared.cluster.Addrs(), true, fmt.Sprintf("t%d:", shared.stores.Add(1))
 	})
 }
 

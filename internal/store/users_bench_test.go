@@ -111,7 +111,7 @@ func TestIdleUsersStayWithinTheirMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := attached(t, redistest.Start(t).URL())
-			const warm, n = 500, 15_000
+			const warm, n = 500, 30_000                      // buffers of clients are some 75 kB more or less
 			importUsers(t, s, sequence(t, warm), true, true) // scripts, alone and bundled, and numbers
 			before := usedMemory(t, s)
 			importUsers(t, s, sequence(t, n+warm)[warm:], name == "personal", true)
