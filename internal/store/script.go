@@ -184,16 +184,6 @@ func (s *Store) doEach(ctx context.Context, calls ...*call) error {
 	return nil
 }
 
-// refused is the error of one of several things that a call is about, if that is
-// what was answered for it.
-func (s *Store) refused(ctx context.Context, name string, keys []string, answer any) error {
-	err, ok := answer.(redis.Error)
-	if !ok {
-		return nil
-	}
-	return s.wrongType(ctx, name, keys, s.classify(ctx, name, err))
-}
-
 // incomplete is the error of a list of which these could not be read; nil
 // without any.
 func incomplete(doing string, unread []error) error {

@@ -102,6 +102,7 @@ local function claim(i)
   end
   return found
 end
+redis.call('ZCARD', READY) -- every claim writes it at last, or its slots would fly for nobody
 for i = 5, #ARGV, 3 do
   local ok, found = pcall(claim, i)
   if not ok then found = {err = type(found) == 'table' and found.err or tostring(found)} end
@@ -157,6 +158,7 @@ func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Cla
 			}
 		}
 	}
+	var seen refusals
 	for i, c := range calls {
 		lists, err := c.list()
 		if err == nil && len(lists) != len(members[i]) {
@@ -170,8 +172,7 @@ func (s *Store) claimBatch(ctx context.Context, batch []claimQuery) ([]event.Cla
 				errs[at] = err
 				continue
 			}
-			k := batch[at].key
-			if errs[at] = s.refused(ctx, c.script.name, s.channelKeys(orgPartition(k.Org), k), lists[j]); errs[at] == nil {
+			if errs[at] = seen.of(ctx, s, c.script.name, batch[at].key, lists[j]); errs[at] == nil {
 				out[at], errs[at] = readClaims(batch[at], lists[j], nowMS)
 			}
 		}

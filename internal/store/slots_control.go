@@ -242,6 +242,7 @@ func (s *Store) Channels(ctx context.Context, keys []event.ChannelKey) ([]Channe
 	}
 	out := make([]ChannelState, len(keys))
 	var unread []error
+	var seen refusals
 	for i, c := range calls {
 		list, err := c.list()
 		if err == nil && len(list) != len(members[i]) {
@@ -250,7 +251,7 @@ func (s *Store) Channels(ctx context.Context, keys []event.ChannelKey) ([]Channe
 		for j, at := range members[i] {
 			k, err := keys[at], err
 			if err == nil {
-				err = s.refused(ctx, c.script.name, s.channelKeys(orgPartition(k.Org), k), list[j])
+				err = seen.of(ctx, s, c.script.name, k, list[j])
 			}
 			if err == nil {
 				out[at], err = readChannel(list[j], now)

@@ -69,6 +69,7 @@ const enqueueBody = `
 local channels, entries = tonumber(ARGV[3]), tonumber(ARGV[4])
 local a, new, add = 4 + entries, {}, {}
 local known = redis.call('ZMSCORE', KEYS[4], unpack(ARGV, 5, a))
+redis.call('ZCARD', READY) -- see look
 for i = 1, entries do
   if not known[i] then
     local id = ARGV[4 + i]
@@ -92,11 +93,15 @@ local function look(i)
   end
   c.whole = #fields < n -- what was applied before may be due
   a = a + 2 + 5 * n
+  if c.enabled then redis.call('ZCARD', c.due) end
   if #fields > 0 and c.enabled then
-    redis.call('ZCARD', c.due)
     c.graves = redis.call('HLEN', c.dead)
     c.raws = redis.call('HMGET', c.slots, unpack(fields))
-    c.buried = c.graves > 0 and redis.call('HMGET', c.dead, unpack(fields)) or {}
+    c.buried = {}
+    if c.graves > 0 then
+      redis.call('ZCARD', c.deadAt) -- or a dead letter that joins its news would be gone
+      c.buried = redis.call('HMGET', c.dead, unpack(fields))
+    end
   end
   return c
 end

@@ -101,31 +101,22 @@ end
 // oldest attempt in the log (ms), then per channel: its member of the ready
 // index, how many finishes, how many lines for the log, how many attempts
 // delivered and how many failed, the lines, and per finish: field, type, generation, token, result, and if that is not delivered
-// also retry at (ms), first attempt (ms), status, reason. Returns two numbers
-// per finish: 1 when stale, and when the channel is next ready or -1.
+// also retry at (ms), first attempt (ms), status, reason. Returns two answers
+// per finish: 1 when stale, or the error of its channel, which is not the others';
+// and when the channel is next ready or -1.
 //
 // A slot that was delivered and has nothing else to say goes together with the
 // others of its channel. Its going makes the channel ready later, if at all:
 // the ready index may then be too early, which the next claim puts right.
 const finishBody = `
 local out, a, k = {}, 5, 4
-while a < #ARGV do
-  local c, n, lines = named(k, ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])
-  tally(KEYS[k + 6], tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]))
-  a = a + 5
-  if lines > 0 then remember(KEYS[k + 5], {unpack(ARGV, a + 1, a + lines)}, tonumber(ARGV[4]), tonumber(ARGV[5])) end
-  a, k = a + lines, k + 7
-  local fields, at = {}, {}
-  for j = 1, n do
-    fields[j], at[j] = ARGV[a + 1], a
-    a = a + (ARGV[a + 5] == 'delivered' and 5 or 9)
-  end
-  local raws, gone, seen, others, first = redis.call('HMGET', c.slots, unpack(fields)), {}, {}, {}, #out
-  for j = 1, n do
+-- one writes the outcomes of one channel, whose answers stand in out after first.
+local function one(c, fields, at, first)
+  redis.call('ZCARD', c.due) -- and flown: what fails does so before anything is done
+  local raws, gone, seen, others = redis.call('HMGET', c.slots, unpack(fields)), {}, {}, {}
+  for j = 1, #fields do
     local p = at[j]
     local field, t, gen = fields[j], ARGV[p + 2], ARGV[p + 3]
-    out[#out + 1] = 0
-    out[#out + 1] = -1
     if ARGV[p + 5] == 'delivered' and not seen[field] and raws[j] == aloft(gen .. ';' .. t, t, ARGV[p + 4]) then
       gone[#gone + 1] = field
     else
@@ -134,26 +125,47 @@ while a < #ARGV do
     seen[field] = true
   end
   if #gone > 0 then
+    c.flight = -#gone
+    flown(c)
     redis.call('HDEL', c.slots, unpack(gone))
     redis.call('ZREM', c.due, unpack(gone))
-    c.flight = c.flight - #gone
     count('delivered', #gone)
   end
-  if #others == 0 then
-    flown(c)
-  else
-    load(c)
-    for _, j in ipairs(others) do
-      local p = at[j]
-      local plain = ARGV[p + 5] == 'delivered'
-      local stale = finish(c, fields[j], ARGV[p + 2], tonumber(ARGV[p + 3]), ARGV[p + 4], ARGV[p + 5],
-        not plain and tonumber(ARGV[p + 6]), not plain and tonumber(ARGV[p + 7]), not plain and ARGV[p + 8], not plain and ARGV[p + 9],
-        tonumber(ARGV[3]))
-      if stale then out[first + 2 * j - 1] = 1 end
-    end
-    local next = settle(c)
-    for _, j in ipairs(others) do out[first + 2 * j] = next end
+  if #others == 0 then return end
+  load(c)
+  for _, j in ipairs(others) do
+    local p = at[j]
+    local plain = ARGV[p + 5] == 'delivered'
+    local stale = finish(c, fields[j], ARGV[p + 2], tonumber(ARGV[p + 3]), ARGV[p + 4], ARGV[p + 5],
+      not plain and tonumber(ARGV[p + 6]), not plain and tonumber(ARGV[p + 7]), not plain and ARGV[p + 8], not plain and ARGV[p + 9],
+      tonumber(ARGV[3]))
+    if stale then out[first + 2 * j - 1] = 1 end
   end
+  local next = settle(c)
+  for _, j in ipairs(others) do out[first + 2 * j] = next end
+end
+while a < #ARGV do
+  local c, n, lines, fields, at, first = named(k, ARGV[a + 1]), tonumber(ARGV[a + 2]), a + 5, {}, {}, #out
+  local good, poor = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5])
+  a = lines + tonumber(ARGV[a + 3])
+  local last = a
+  for j = 1, n do
+    fields[j], at[j] = ARGV[a + 1], a
+    a = a + (ARGV[a + 5] == 'delivered' and 5 or 9)
+    out[#out + 1] = 0
+    out[#out + 1] = -1
+  end
+  local ok, err = pcall(one, c, fields, at, first)
+  if ok then
+    -- That these cannot be kept is no reason to make the delivery again.
+    pcall(tally, KEYS[k + 6], good, poor)
+    if last > lines then pcall(remember, KEYS[k + 5], {unpack(ARGV, lines + 1, last)}, tonumber(ARGV[4]), tonumber(ARGV[5])) end
+  else
+    pcall(flown, c)
+    err = type(err) == 'table' and err.err or tostring(err)
+    for j = 1, n do out[first + 2 * j - 1] = {err = err} end
+  end
+  k = k + 7
 end
 book()
 return out
@@ -194,17 +206,31 @@ func (s *Store) finishBatch(ctx context.Context, batch []finishQuery) ([]event.F
 	now := s.Now()
 	calls, members := s.finishCalls(batch, now)
 	_ = s.do(ctx, calls...) // each call carries its own error
+	var seen refusals
 	for i, c := range calls {
-		list, err := c.ints(2 * len(members[i]))
+		list, err := c.list()
+		if err == nil && len(list) != 2*len(members[i]) {
+			err = fmt.Errorf("finish: redis answered %d of %d", len(list), 2*len(members[i]))
+		}
 		for j, at := range members[i] {
+			k := event.ChannelKey{Org: batch[at].d.Org, Channel: batch[at].d.Channel}
 			if err != nil {
 				errs[at] = err
-				continue
+			} else if errs[at] = seen.of(ctx, s, c.script.name, k, list[2*j]); errs[at] == nil {
+				out[at], errs[at] = readFinished(list[2*j], list[2*j+1])
 			}
-			out[at] = event.Finished{Stale: list[2*j] == 1, Next: milliTime(list[2*j+1])}
 		}
 	}
 	return out, errs
+}
+
+func readFinished(stale, next any) (event.Finished, error) {
+	n, ok1 := stale.(int64)
+	at, ok2 := next.(int64)
+	if !ok1 || !ok2 {
+		return event.Finished{}, fmt.Errorf("finish: %w", errAnswer)
+	}
+	return event.Finished{Stale: n == 1, Next: milliTime(at)}, nil
 }
 
 // finishing are the finishes of one channel.

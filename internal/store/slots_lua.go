@@ -200,6 +200,7 @@ end
 -- bury makes a dead letter of s, joined with one that lies there, and keeps at
 -- most cap of them.
 local function bury(c, field, s, attempts, status, reason, cap)
+  redis.call('ZCARD', c.deadAt) -- what fails does so before anything is done
   local d = {types = s.types, latest = s.latest, first = s.first, top = s.top, created = s.types.C and s.created,
     attempts = 0, began = 0, crashes = 0, deaths = F(attempts), status = status, reason = reason}
   local old = unbury(c, field)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"dispatchd/internal/event"
 )
 
 // WrongType says that a key of ours has another type than we gave it, which only
@@ -52,6 +54,8 @@ func (s *Store) wrongType(ctx context.Context, name string, keys []string, err e
 	if !errors.Is(err, ErrAnswered) || !strings.Contains(err.Error(), "WRONGTYPE") {
 		return err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errTimeout)
+	defer cancel()
 	pipe := s.rdb.Pipeline()
 	types := make([]*redis.StatusCmd, min(len(keys), keysLooked))
 	for i := range types {
@@ -64,4 +68,23 @@ func (s *Store) wrongType(ctx context.Context, name string, keys []string, err e
 		}
 	}
 	return err
+}
+
+// refusals are the errors of channels that went to Redis with others: what one of
+// them was answered is not the others'. Each is looked into once.
+type refusals map[event.ChannelKey]error
+
+// of is the error that was answered for a channel; nil when that is none.
+func (r *refusals) of(ctx context.Context, s *Store, name string, k event.ChannelKey, answer any) error {
+	e, ok := answer.(redis.Error)
+	if !ok {
+		return nil
+	}
+	if *r == nil {
+		*r = refusals{}
+	}
+	if (*r)[k] == nil {
+		(*r)[k] = s.wrongType(ctx, name, s.channelKeys(orgPartition(k.Org), k), s.classify(ctx, name, e))
+	}
+	return (*r)[k]
 }

@@ -314,3 +314,147 @@ func TestChannelsBesideDamage(t *testing.T) {
 		t.Errorf("another's breaker: %+v, %v", br, err)
 	}
 }
+
+// TestEnqueueDoesNothingBesideAWrongType: it is tried again and again, so what it
+// did each time would be told each time, and a dead letter that it took away to
+// join it with news would be nowhere.
+func TestEnqueueDoesNothingBesideAWrongType(t *testing.T) {
+	t.Parallel()
+	for _, name := range append([]string{"dead", "dead-at", "ready"}, channelKeys...) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			s, rdb, ctx := attached(t, srv.URL()), srv.Client(t), t.Context()
+			a, b := twins(t, s)
+			now := s.Now()
+			p := orgPartition(a)
+			died := Target{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Created, At: now, Due: now, Entry: "1-1"}
+			if _, err := s.Enqueue(ctx, 0, []Target{died}, 0); err != nil {
+				t.Fatal(err)
+			}
+			c, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour)
+			if err != nil || len(c.Deliveries) != 1 {
+				t.Fatal(c, err)
+			}
+			if _, err := s.Finish(ctx, c.Deliveries[0], event.Outcome{Result: event.Dead}); err != nil {
+				t.Fatal(err)
+			}
+			key := s.keys.channel(p, a, event.Webhook) + name
+			if name == "ready" {
+				key = s.keys.ready(p)
+			}
+			mend := breakKey(t, rdb, key)
+			news := []Target{
+				{Org: b, Channel: event.Webhook, ORCID: testID(t, 2), Type: event.Updated, At: now, Due: now, Entry: "2-1"},
+				{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Updated, At: now, Due: now, Entry: "2-1"},
+			}
+			for range 2 {
+				_, err := s.Enqueue(ctx, 0, news, 0)
+				wantWrongType(t, err, key)
+			}
+			if n := rdb.HLen(ctx, s.keys.slots(p, b, event.Webhook)).Val(); n != 0 {
+				t.Errorf("%d slots were made", n)
+			}
+			mend()
+			if n := rdb.HLen(ctx, s.keys.dead(p, a, event.Webhook)).Val(); n != 1 {
+				t.Errorf("%d dead letters, want the one", n)
+			}
+			if _, err := s.Enqueue(ctx, 0, news, 0); err != nil {
+				t.Fatal(err)
+			}
+			l, err := s.Ledger(ctx, []string{a, b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Opened != 3 || l.Coalesced != 0 || l.Superseded != 1 || l.Pending != 2 || l.Dead != 0 {
+				t.Errorf("when mended: %+v", l)
+			}
+		})
+	}
+}
+
+// TestClaimTakesNothingThatItCannotReturn: what flew for nobody would be a dead
+// letter after five leases.
+func TestClaimTakesNothingThatItCannotReturn(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	s, rdb, ctx := attached(t, srv.URL()), srv.Client(t), t.Context()
+	a, _ := twins(t, s)
+	now := s.Now()
+	list := []Target{{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Updated, At: now, Due: now, Entry: "1-1"}}
+	if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
+		t.Fatal(err)
+	}
+	key := s.keys.ready(orgPartition(a))
+	mend := breakKey(t, rdb, key)
+	_, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour)
+	wantWrongType(t, err, key)
+	mend()
+	if c, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour); err != nil || len(c.Deliveries) != 1 {
+		t.Errorf("claimed %+v when mended: %v", c, err)
+	}
+}
+
+// TestFinishBesideAWrongType: outcomes that go to Redis together stand each for
+// its channel; one that Redis refuses takes nothing from the others, and what only
+// the log of the attempts needs keeps none from being written.
+func TestFinishBesideAWrongType(t *testing.T) {
+	t.Parallel()
+	for _, name := range append([]string{"attempts", "tally"}, channelKeys...) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			s, rdb, ctx := attached(t, srv.URL()), srv.Client(t), t.Context()
+			a, b := twins(t, s)
+			now := s.Now()
+			var list []Target
+			for i, org := range []string{b, a, a, b} {
+				ch := event.Webhook
+				if i == 3 {
+					ch = event.Email
+				}
+				list = append(list, Target{Org: org, Channel: ch, ORCID: testID(t, uint64(i)+1), Type: event.Updated, At: now, Due: now, Entry: "1-1"})
+			}
+			if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
+				t.Fatal(err)
+			}
+			var batch []finishQuery
+			for _, k := range []event.ChannelKey{{Org: b, Channel: event.Webhook}, {Org: a, Channel: event.Webhook}, {Org: b, Channel: event.Email}} {
+				c, err := s.Claim(ctx, k.Org, k.Channel, 2, time.Hour)
+				if err != nil || len(c.Deliveries) == 0 {
+					t.Fatal(c, err)
+				}
+				for _, d := range c.Deliveries {
+					batch = append(batch, finishQuery{d, event.Outcome{Result: event.Delivered, Attempt: event.Attempt{Start: now, Status: 200}}})
+				}
+			}
+			p := orgPartition(a)
+			key := s.keys.channel(p, a, event.Webhook) + name
+			mend := breakKey(t, rdb, key)
+			_, errs := s.finishBatch(ctx, batch)
+			aside := name == "attempts" || name == "tally"
+			for i, q := range batch {
+				switch {
+				case q.d.Org == a && !aside:
+					wantWrongType(t, errs[i], key)
+				case errs[i] != nil:
+					t.Errorf("%s: %v", q.d.Org, errs[i])
+				}
+			}
+			mend()
+			again, errs := s.finishBatch(ctx, batch)
+			for i, q := range batch {
+				if errs[i] != nil || again[i].Stale != (q.d.Org == b || aside) && name != "due" && name != "control" {
+					t.Errorf("%s again when mended: %+v, %v", q.d.Org, again[i], errs[i])
+				}
+			}
+			l, err := s.Ledger(ctx, []string{a, b})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Delivered != 4 || l.Pending != 0 || len(l.broken) > 0 {
+				t.Errorf("when mended: %+v", l)
+			}
+		})
+	}
+}
