@@ -122,7 +122,7 @@ func (a *app) refusedProblems() []service.Problem {
 		return nil
 	}
 	if r := reader.Refused(); r.Entries > 0 {
-		return []service.Problem{service.RefusedNews(r.Entries, r.Since, r.Err)}
+		return []service.Problem{service.RefusedNews(r.Entries, r.Full, r.Since, r.Err)}
 	}
 	return nil
 }

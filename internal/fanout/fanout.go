@@ -94,6 +94,9 @@ type Reader struct {
 
 	mu      sync.Mutex
 	refused [store.Lanes]Refused
+	// stuck says that trying what was set aside again was refused, and that this
+	// was said; each is its lane's own.
+	stuck [store.Lanes]bool
 }
 
 // New checks the options.
@@ -218,17 +221,19 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 	if r.o.Store.Servers() != l.servers || l.refused.Entries > 0 && r.o.Store.Now().Sub(l.begun) >= refusedRetry {
 		*l = *r.newLane(l.number)
 	}
-	entries, err := r.o.Store.ReadLog(ctx, l.number, l.after, r.o.Batch)
-	if err != nil {
-		return false, err
-	}
-	if len(entries) > 0 {
-		if err := r.applyEach(ctx, l, entries); err != nil {
+	if !l.refused.Full {
+		entries, err := r.o.Store.ReadLog(ctx, l.number, l.after, r.o.Batch)
+		if err != nil {
 			return false, err
 		}
-		l.after = entries[len(entries)-1].ID
+		if len(entries) > 0 {
+			if err := r.applyEach(ctx, l, entries); err != nil {
+				return false, err
+			}
+		}
+		more = len(entries) == r.o.Batch && !l.refused.Full
 	}
-	r.tell(l, len(entries) < r.o.Batch)
+	r.tell(l, !more)
 	if r.o.Store.Servers() != l.servers {
 		return true, nil // since this pass began
 	}
@@ -241,7 +246,7 @@ func (r *Reader) pass(ctx context.Context, l *lane) (more bool, err error) {
 			return false, err
 		}
 	}
-	return len(entries) == r.o.Batch, nil
+	return more, nil
 }
 
 // apply looks the users up and enqueues what is owed.
@@ -322,16 +327,21 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	if err := r.park(ctx, laneNo, park); err != nil {
 		return nil, err
 	}
+	// What is noted besides keeps the entry when Redis refuses it, and nobody from
+	// being told.
+	var refused error
 	if len(shared) > 0 {
-		if err := r.o.Store.NotePings(ctx, shared); err != nil {
-			return nil, err
+		if refused = r.o.Store.NotePings(ctx, shared); refused != nil && !errors.Is(refused, store.ErrAnswered) {
+			return nil, refused
 		}
 	}
 	if len(targets) > 0 {
 		// Before the entry may leave the log, like all that it causes.
 		if months := mail(r.o.Directory, targets, r.o.Store.Now()); len(months) > 0 {
-			if err := r.o.Store.NoteMonths(ctx, months); err != nil {
+			if err := r.o.Store.NoteMonths(ctx, months); err != nil && !errors.Is(err, store.ErrAnswered) {
 				return nil, err
+			} else if err != nil {
+				refused = err
 			}
 		}
 		due, err := r.o.Store.Enqueue(ctx, laneNo, targets, r.o.QuietPeriod())
@@ -347,7 +357,7 @@ func (r *Reader) apply(ctx context.Context, laneNo int, entries []store.Entry) (
 	for _, id := range stray {
 		r.o.Hints.HintUser(id, false)
 	}
-	return counts, nil
+	return counts, refused
 }
 
 // retire removes entries that are old enough and forgets that they were
@@ -383,7 +393,8 @@ func (r *Reader) retire(ctx context.Context, l *lane) error {
 		if reached := (store.Entry{ID: l.after}).Committed(); l.after != "" && reached.Before(before) {
 			before = reached
 		}
-		if err := r.o.Store.TrimApplied(ctx, l.number, before); err != nil {
+		// Refused, they stay: whoever needs them is refused too, and told of.
+		if err := r.o.Store.TrimApplied(ctx, l.number, before); err != nil && !errors.Is(err, store.ErrAnswered) {
 			return err
 		}
 		l.trimmed = limit

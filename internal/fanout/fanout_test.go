@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,11 +111,14 @@ func (r *recorder) HintUser(id orcid.ID, _ bool) {
 type faulty struct {
 	*store.Store
 	failLookUp, failEnqueueAfter, failRemove bool
+
+	lookUps atomic.Int64
 }
 
 var errInjected = errors.New("injected")
 
 func (f *faulty) LookUp(ctx context.Context, ids []orcid.ID, at []time.Time) ([]*event.User, error) {
+	f.lookUps.Add(1)
 	if f.failLookUp {
 		f.failLookUp = false
 		return nil, errInjected

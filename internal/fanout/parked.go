@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,9 +46,24 @@ func (r *Reader) park(ctx context.Context, lane int, p parking) error {
 	return nil
 }
 
-// retryParked appends what was set aside to the log again if the record can be
-// read now, or is gone.
+// retryParked tries what was set aside again. That Redis refuses it is no reason
+// for others to wait.
 func (r *Reader) retryParked(ctx context.Context, lane int) error {
+	err := r.unpark(ctx, lane)
+	stuck := errors.Is(err, store.ErrAnswered)
+	if stuck && !r.stuck[lane] {
+		r.log.Error("what was set aside cannot be tried again; the news goes on", "lane", lane, "err", err)
+	}
+	if stuck || err == nil {
+		r.stuck[lane] = stuck
+		return nil
+	}
+	return err
+}
+
+// unpark appends what was set aside to the log again if the record can be read
+// now, or is gone.
+func (r *Reader) unpark(ctx context.Context, lane int) error {
 	list, err := r.o.Store.ParkedIn(ctx, lane)
 	if err != nil {
 		return err

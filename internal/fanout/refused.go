@@ -3,7 +3,6 @@ package fanout
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"dispatchd/internal/store"
@@ -24,6 +23,8 @@ type Refused struct {
 	Entries int
 	Since   time.Time // when the oldest was written
 	Err     error     // of the latest
+	// Full says that a lane goes past no more of them: all news behind waits.
+	Full bool
 }
 
 // Refused tells what waits so in all lanes.
@@ -43,10 +44,11 @@ func (all *Refused) join(x Refused) {
 	if all.Entries == 0 || x.Since.Before(all.Since) {
 		all.Since = x.Since
 	}
-	all.Entries, all.Err = all.Entries+x.Entries, x.Err
+	all.Entries, all.Err, all.Full = all.Entries+x.Entries, x.Err, all.Full || x.Full
 }
 
-// applyEach applies entries, and without those that Redis refuses if it must.
+// applyEach applies entries, and without those that Redis refuses if it must. It
+// stops before one that is too much.
 func (r *Reader) applyEach(ctx context.Context, l *lane, entries []store.Entry) error {
 	counts, err := r.apply(ctx, l.number, entries)
 	switch {
@@ -54,18 +56,20 @@ func (r *Reader) applyEach(ctx context.Context, l *lane, entries []store.Entry) 
 		for i, e := range entries {
 			l.applied = append(l.applied, appliedRow{e.Committed(), counts[i]})
 		}
+		l.after = entries[len(entries)-1].ID
 		return nil
 	case !errors.Is(err, store.ErrAnswered):
 		return err
 	case len(entries) == 1:
-		if l.refused.Entries == refusedMost {
-			return fmt.Errorf("%d entries of the intake log wait already: %w", refusedMost, err)
+		if l.refused.Full = l.refused.Entries == refusedMost; l.refused.Full {
+			return nil
 		}
-		l.refused.join(Refused{1, entries[0].Committed(), err})
+		l.refused.join(Refused{Entries: 1, Since: entries[0].Committed(), Err: err})
+		l.after = entries[0].ID
 		return nil
 	}
 	r.metrics.errors.Inc()
-	for i := range entries {
+	for i := 0; i < len(entries) && !l.refused.Full; i++ {
 		if err := r.applyEach(ctx, l, entries[i:i+1]); err != nil {
 			return err
 		}
@@ -84,10 +88,17 @@ func (r *Reader) tell(l *lane, end bool) {
 	}
 	r.refused[l.number] = l.refused
 	r.mu.Unlock()
-	switch now := l.refused; {
+	now := l.refused
+	switch {
 	case now.Entries > 0 && was.Entries == 0:
 		r.log.Error("entries of the intake log wait, because Redis refuses what they need; the others go on", "lane", l.number, "err", now.Err)
 	case now.Entries == 0 && was.Entries > 0:
 		r.log.Info("what waited in the intake log was processed", "lane", l.number)
+	}
+	switch {
+	case now.Full && !was.Full:
+		r.log.Error("a lane of the intake log waits with all that is behind: Redis refuses too many of its entries", "lane", l.number, "entries", now.Entries)
+	case was.Full && !now.Full:
+		r.log.Info("a lane of the intake log goes on", "lane", l.number)
 	}
 }

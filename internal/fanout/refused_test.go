@@ -3,11 +3,13 @@ package fanout
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"dispatchd/internal/event"
+	"dispatchd/internal/orcid"
 	"dispatchd/internal/store"
 )
 
@@ -137,23 +139,127 @@ func TestWhatRedisRefusesHoldsUpNobodyElse(t *testing.T) {
 }
 
 // TestALaneWaitsWhenTooMuchIsRefused: it does not read an ever longer log again
-// and again.
+// and again, and says once that it waits.
 func TestALaneWaitsWhenTooMuchIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 0, time.Nanosecond)
+	var said strings.Builder
+	b.rd.log = slog.New(slog.NewTextHandler(&said, nil))
 	id := testID(t, 1)
 	b.affiliate(t, id, "uni-a")
 	mend := b.refuse(t)
-	for range store.Lanes*refusedMost + 2 {
+	for range store.Lanes*refusedMost + 2*store.Lanes {
 		ping(t, b, "main", id)
 	}
-	if err := b.passes(t, b.lanes()); !errors.Is(err, store.ErrAnswered) {
-		t.Fatalf("the lane went past more: %v", err)
+	lanes := b.lanes()
+	for range 2 {
+		if err := b.passes(t, lanes); err != nil {
+			t.Fatal(err)
+		}
+		if r := b.rd.Refused(); r.Entries != store.Lanes*refusedMost || !r.Full {
+			t.Errorf("refused: %+v", r)
+		}
+		looked := b.f.lookUps.Load()
+		if err := b.passes(t, lanes); err != nil || b.f.lookUps.Load() != looked {
+			t.Errorf("a full lane read on: %d more look-ups, %v", b.f.lookUps.Load()-looked, err)
+		}
+		for _, l := range lanes {
+			l.begun = l.begun.Add(-refusedRetry)
+		}
+	}
+	if n := strings.Count(said.String(), "\n"); n != 2*store.Lanes { // that entries wait, and that the lane does
+		t.Errorf("said %d times:\n%s", n, said.String())
 	}
 	mend()
-	b.drain(t)
+	if err := b.passes(t, lanes); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.rd.Refused(); r.Entries != 0 || r.Full {
+		t.Errorf("refused when mended: %+v", r)
+	}
 	if n := b.waiting(t)[event.ChannelKey{Org: "uni-a", Channel: event.Webhook}]; n != 1 {
 		t.Errorf("%d slots", n)
 	}
+	b.drain(t)
 	b.balanced(t)
+}
+
+// spoil makes keys of Redis another type.
+func (b bundle) spoil(t *testing.T, pattern string) {
+	t.Helper()
+	ctx, rdb := t.Context(), b.redis.Client(t)
+	keys, err := rdb.Keys(ctx, pattern).Result()
+	if err != nil || len(keys) == 0 {
+		t.Fatal(pattern, keys, err)
+	}
+	for _, key := range keys {
+		if err := rdb.Set(ctx, key, "x", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWhatALaneDoesBesidesHoldsUpNobody: nor does what is looked after besides
+// stop the news when Redis refuses it.
+func TestWhatALaneDoesBesidesHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	hookA, hookB := event.ChannelKey{Org: "uni-a", Channel: event.Webhook}, event.ChannelKey{Org: "uni-b", Channel: event.Webhook}
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, b bundle, of orcid.ID)
+		left  int // entries that wait
+		want  map[event.ChannelKey]int
+	}{
+		"the marks of a partition": {func(t *testing.T, b bundle, of orcid.ID) {
+			for range store.Lanes {
+				ping(t, b, "main", of)
+			}
+			b.drain(t)
+			b.spoil(t, "*:applied:*")
+		}, 2 * 40, map[event.ChannelKey]int{hookA: 1, hookB: 1}},
+		"what was set aside": {func(t *testing.T, b bundle, _ orcid.ID) {
+			mend := b.damage(t, testID(t, 2))
+			for range store.Lanes {
+				ping(t, b, "main", testID(t, 2))
+			}
+			b.drain(t)
+			mend()
+			b.spoil(t, "*:parked")
+		}, 0, map[event.ChannelKey]int{hookA: 1, hookB: 1}},
+		"the month": {func(t *testing.T, b bundle, of orcid.ID) {
+			o, _ := b.dir.Organisation("uni-b")
+			monthly := *o
+			monthly.Email.Monthly = true
+			b.dir.Put(monthly)
+			ping(t, b, "main", testID(t, 2))
+			b.drain(t)
+			b.spoil(t, "*:o:uni-b:month:*")
+		}, 2 * 40, map[event.ChannelKey]int{hookA: 1, hookB: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, 0, time.Nanosecond)
+			a := testID(t, 1)
+			b.affiliate(t, a, "uni-a")
+			b.affiliate(t, testID(t, 2), "uni-b")
+			c.spoil(t, b, a)
+			for range 2 * 40 { // more than a batch a lane
+				ping(t, b, "main", a, testID(t, 2))
+			}
+			lanes := b.lanes()
+			for range 2 {
+				if err := b.passes(t, lanes); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := b.waiting(t)
+			for key, n := range c.want {
+				if got[key] != n {
+					t.Errorf("%v has %d waiting, want %d", key, got[key], n)
+				}
+			}
+			if n, err := b.store.LogLength(t.Context()); err != nil || n != int64(c.left) {
+				t.Errorf("%d entries are left in the log, want %d: %v", n, c.left, err)
+			}
+		})
+	}
 }

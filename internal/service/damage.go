@@ -14,15 +14,19 @@ import (
 const damageDo = "somebody changed Redis by hand: put back what was there; if it is gone, rename the key away with redis-cli and restart dispatchd"
 
 // RefusedNews is the problem that Redis refuses what some entries of the intake
-// log need.
-func RefusedNews(entries int, since time.Time, err error) Problem {
+// log need; full says that others wait behind them.
+func RefusedNews(entries int, full bool, since time.Time, err error) Problem {
 	why, do := err.Error(), "mend what Redis complains of"
 	if key := new(store.WrongType); errors.As(err, &key) {
 		why, do = "in Redis, "+key.Error(), damageDo
 	}
+	cost := "this news comes late; nothing is lost"
+	if full {
+		cost = "these are too many: all news that came after them waits too; nothing is lost"
+	}
 	return Problem{
 		What: count(entries, "entry waits", "entries wait") + " in the intake log: " + why, Since: since,
-		Cost: "this news comes late; nothing is lost", Do: do + "; it is tried again every minute",
+		Cost: cost, Do: do + "; it is tried again every minute",
 	}
 }
 
