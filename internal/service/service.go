@@ -202,9 +202,10 @@ func (s *Service) Load(ctx context.Context) error {
 	return s.mendChannels(ctx)
 }
 
-// resumeChanges takes up changes that a crash cut off, as far as fan-out must
-// not begin before: a partition that is switched off would ignore news for an
-// organisation that the directory has enabled. Their jobs do the rest.
+// resumeChanges takes up removals that a crash cut off, as far as fan-out must
+// not begin before. Their jobs do the rest. What was cut off of other changes
+// mendChannels makes good: a partition that is switched off would ignore news for
+// an organisation that the directory has enabled.
 func (s *Service) resumeChanges(ctx context.Context) error {
 	jobs, err := s.o.Store.Jobs(ctx)
 	if err != nil {
@@ -219,10 +220,6 @@ func (s *Service) resumeChanges(ctx context.Context) error {
 			j.State = jobDone
 			if err := s.o.Store.SaveJob(ctx, j); err != nil {
 				return Explain("note the end of a removal", err)
-			}
-		case j.Kind == jobApply && ok:
-			if err := s.switchChannels(ctx, o); err != nil {
-				return err
 			}
 		case j.Kind == jobRemove:
 			s.removing.Store(j.Org, true)

@@ -17,7 +17,11 @@ import (
 // member of the ready index, 1 or 0. Returns whether it was the other.
 const enableBody = `
 local on = redis.call('HGET', KEYS[8], 'enabled') == '1'
-if on == (ARGV[4] == '1') then return 0 end
+if on == (ARGV[4] == '1') then
+  -- Where a hand took the ready index, what waits would stand still.
+  if on and not redis.call('ZSCORE', READY, ARGV[3]) then settle(channel(4, ARGV[3])) end
+  return 0
+end
 if on then
   redis.call('HDEL', KEYS[8], 'enabled')
 else
