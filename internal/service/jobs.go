@@ -40,6 +40,8 @@ const (
 	// takeUpEvery is how often jobs that nobody runs are looked for, and how old
 	// one is at least: whoever makes a job saves it before it is queued.
 	takeUpEvery = time.Minute
+	// damageWait is how long a job waits that needs a key which is another type.
+	damageWait = time.Minute
 )
 
 func newJob(kind, orgID string, now time.Time) store.Job {
@@ -229,9 +231,21 @@ func (s *Service) runJob(ctx, life context.Context, j store.Job) {
 		}
 		var own *Error
 		var later *errLater
+		var key *store.WrongType
 		switch {
 		case err == nil:
-			j.State = jobDone
+			j.State, j.Error = jobDone, ""
+		case errors.As(err, &key):
+			// Somebody has to mend Redis; others have the place meanwhile.
+			if why := key.Error(); j.Error != why {
+				j.Error = why
+				s.log.Error("a job waits: "+damageDo, "job", j.ID, "kind", j.Kind, "org", j.Org, "err", err)
+			}
+			if err := s.saveCursor(ctx, &j); err != nil {
+				s.log.Warn("why a job waits could not be noted", "job", j.ID, "err", err)
+			}
+			s.jobLater(life, j, damageWait)
+			return
 		case errors.As(err, &later):
 			if j.Failed == 1 {
 				s.log.Warn("a job is tried again later", "job", j.ID, "org", j.Org, "wait", later.wait, "err", later.err)

@@ -112,7 +112,6 @@ const finishBody = `
 local out, a, k = {}, 5, 4
 -- one writes the outcomes of one channel, whose answers stand in out after first.
 local function one(c, fields, at, first)
-  redis.call('ZCARD', c.due) -- and flown: what fails does so before anything is done
   local raws, gone, seen, others = redis.call('HMGET', c.slots, unpack(fields)), {}, {}, {}
   for j = 1, #fields do
     local p = at[j]
@@ -125,14 +124,15 @@ local function one(c, fields, at, first)
     seen[field] = true
   end
   if #gone > 0 then
+    -- In this order what is refused is done whole when it comes again.
+    redis.call('ZREM', c.due, unpack(gone))
     c.flight = -#gone
     flown(c)
     redis.call('HDEL', c.slots, unpack(gone))
-    redis.call('ZREM', c.due, unpack(gone))
     count('delivered', #gone)
   end
   if #others == 0 then return end
-  load(c)
+  redis.call('ZCARD', load(c).due) -- what fails does so before anything is done
   for _, j in ipairs(others) do
     local p = at[j]
     local plain = ARGV[p + 5] == 'delivered'
