@@ -13,12 +13,22 @@ import (
 // write.
 const damageDo = "somebody changed Redis by hand: put back what was there; if it is gone, rename the key away with redis-cli and restart dispatchd"
 
+// wrongKey says which key of Redis another hand made another type; nothing when
+// err is something else.
+func wrongKey(err error) string {
+	key := new(store.WrongType)
+	if !errors.As(err, &key) {
+		return ""
+	}
+	return "in Redis, " + key.Error()
+}
+
 // RefusedNews is the problem that Redis refuses what some entries of the intake
 // log need; full says that others wait behind them.
 func RefusedNews(entries int, full bool, since time.Time, err error) Problem {
 	why, do := err.Error(), "mend what Redis complains of"
-	if key := new(store.WrongType); errors.As(err, &key) {
-		why, do = "in Redis, "+key.Error(), damageDo
+	if key := wrongKey(err); key != "" {
+		why, do = key, damageDo
 	}
 	cost := "this news comes late; nothing is lost"
 	if full {

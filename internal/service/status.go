@@ -157,8 +157,8 @@ func unread(err error) Problem {
 		return Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"}
 	}
 	what := "what Redis answers cannot be read: " + err.Error()
-	if key := new(store.WrongType); errors.As(err, &key) {
-		what = "in Redis, " + key.Error()
+	if key := wrongKey(err); key != "" {
+		what = key
 	}
 	return Problem{What: what, Cost: "this list is not complete, and what needs this waits, or fails and the log says so", Do: damageDo}
 }

@@ -33,7 +33,7 @@ for call = 1, calls do
   local ok, res = pcall(one, {KEYS[call], unpack(KEYS, k + 1, k + nk)}, {ours, unpack(ARGV, a + 1, a + na)}, marks[call])
   k, a = k + nk, a + na
   if not ok then
-    res = {err = type(res) == 'table' and res.err or tostring(res)}
+    res = failed(res)
   elseif res == nil then
     res = false
   end

@@ -55,6 +55,12 @@ if mark ~= ARGV[1] then
 end
 `
 
+// failedLua makes an answer of what a pcall caught: Redis gives a table, Lua a
+// string.
+const failedLua = `
+local function failed(e) return {err = type(e) == 'table' and e.err or tostring(e)} end
+`
+
 // newScript prepares a script. The body finds its keys from KEYS[2] on and its
 // arguments from ARGV[2] on.
 func newScript(name string, flags scriptFlags, body string) *script {
@@ -66,7 +72,7 @@ func newScript(name string, flags scriptFlags, body string) *script {
 // what they keep must be set anew by the body.
 func newScriptWith(name string, flags scriptFlags, functions, body string) *script {
 	s := &script{name: name, allowOOM: flags&allowOOM != 0, fenced: flags&fenced != 0, body: body}
-	functions = "local FENCED = " + fmt.Sprint(s.fenced) + "\n" + functions
+	functions = "local FENCED = " + fmt.Sprint(s.fenced) + failedLua + functions
 	text := functions + "\nlocal mark = redis.call('GET', KEYS[1])" + markCheck + body
 	shebang := "#!lua\n"
 	if s.allowOOM {

@@ -105,8 +105,7 @@ end
 redis.call('ZCARD', READY) -- every claim writes it at last, or its slots would fly for nobody
 for i = 5, #ARGV, 3 do
   local ok, found = pcall(claim, i)
-  if not ok then found = {err = type(found) == 'table' and found.err or tostring(found)} end
-  out[#out + 1] = found
+  out[#out + 1] = ok and found or failed(found)
 end
 book()
 return out

@@ -220,7 +220,7 @@ end
 local out = {}
 for i = 2, #ARGV do
   local ok, state = pcall(inspect, i)
-  out[#out + 1] = ok and state or {err = type(state) == 'table' and state.err or tostring(state)}
+  out[#out + 1] = ok and state or failed(state)
 end
 return out
 `

@@ -162,8 +162,8 @@ while a < #ARGV do
     if last > lines then pcall(remember, KEYS[k + 5], {unpack(ARGV, lines + 1, last)}, tonumber(ARGV[4]), tonumber(ARGV[5])) end
   else
     pcall(flown, c)
-    err = type(err) == 'table' and err.err or tostring(err)
-    for j = 1, n do out[first + 2 * j - 1] = {err = err} end
+    err = failed(err)
+    for j = 1, n do out[first + 2 * j - 1] = err end
   end
   k = k + 7
 end

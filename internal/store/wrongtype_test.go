@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,23 @@ func wantWrongType(t *testing.T, err error, key string) {
 	}
 }
 
+func enqueued(t *testing.T, s *Store, list []Target) {
+	t.Helper()
+	if _, err := s.Enqueue(t.Context(), 0, list, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// takes claims the next n deliveries of a channel, which must be due.
+func takes(t *testing.T, s *Store, org string, ch event.Channel, n int) []event.Delivery {
+	t.Helper()
+	c, err := s.Claim(t.Context(), org, ch, n, time.Hour)
+	if err != nil || len(c.Deliveries) != n {
+		t.Fatalf("claimed %+v of %s, want %d: %v", c, org, n, err)
+	}
+	return c.Deliveries
+}
+
 var channelKeys = []string{"due", "slots", "control"}
 
 // TestEndLeasesBesideAWrongType: what is damaged of one organisation keeps no
@@ -121,13 +139,9 @@ func TestEndLeasesBesideAWrongType(t *testing.T) {
 			if err := s.SetChannel(ctx, "uni-c", event.Webhook, true); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
-				t.Fatal(err)
-			}
+			enqueued(t, s, list)
 			for _, x := range list {
-				if c, err := s.Claim(ctx, x.Org, x.Channel, 1, time.Hour); err != nil || len(c.Deliveries) != 1 {
-					t.Fatalf("claimed %+v, %v", c, err)
-				}
+				takes(t, s, x.Org, x.Channel, 1)
 			}
 			channel, want := event.Webhook, 2
 			if name == "digest" { // its own hold has it looked at
@@ -148,9 +162,7 @@ func TestEndLeasesBesideAWrongType(t *testing.T) {
 			}
 			wantWrongType(t, err, key)
 			for _, x := range list[1:] {
-				if c, err := s.Claim(ctx, x.Org, x.Channel, 1, time.Hour); err != nil || len(c.Deliveries) != 1 {
-					t.Errorf("claimed %+v of %s: %v", c, x.Org, err)
-				}
+				takes(t, s, x.Org, x.Channel, 1)
 			}
 		})
 	}
@@ -176,9 +188,7 @@ func TestListsBesideDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
-		t.Fatal(err)
-	}
+	enqueued(t, s, list)
 	if err := s.SetWork(ctx, ids, now); err != nil {
 		t.Fatal(err)
 	}
@@ -240,9 +250,7 @@ func TestClaimBesideAWrongType(t *testing.T) {
 			{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Updated, At: now, Due: now, Entry: "1-1"},
 			{Org: b, Channel: event.Webhook, ORCID: testID(t, 2), Type: event.Updated, At: now, Due: now, Entry: "1-1"},
 		}
-		if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
-			t.Fatal(err)
-		}
+		enqueued(t, s, list)
 		key := s.keys.channel(orgPartition(a), a, event.Webhook) + name
 		mend := breakKey(t, rdb, key)
 		var batch []claimQuery
@@ -255,9 +263,7 @@ func TestClaimBesideAWrongType(t *testing.T) {
 		}
 		wantWrongType(t, errs[1], key)
 		mend()
-		if c, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour); err != nil || len(c.Deliveries) != 1 {
-			t.Errorf("%s when mended: claimed %+v, %v", name, c, err)
-		}
+		takes(t, s, a, event.Webhook, 1)
 	}
 }
 
@@ -329,14 +335,8 @@ func TestEnqueueDoesNothingBesideAWrongType(t *testing.T) {
 			now := s.Now()
 			p := orgPartition(a)
 			died := Target{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Created, At: now, Due: now, Entry: "1-1"}
-			if _, err := s.Enqueue(ctx, 0, []Target{died}, 0); err != nil {
-				t.Fatal(err)
-			}
-			c, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour)
-			if err != nil || len(c.Deliveries) != 1 {
-				t.Fatal(c, err)
-			}
-			if _, err := s.Finish(ctx, c.Deliveries[0], event.Outcome{Result: event.Dead}); err != nil {
+			enqueued(t, s, []Target{died})
+			if _, err := s.Finish(ctx, takes(t, s, a, event.Webhook, 1)[0], event.Outcome{Result: event.Dead}); err != nil {
 				t.Fatal(err)
 			}
 			key := s.keys.channel(p, a, event.Webhook) + name
@@ -359,9 +359,7 @@ func TestEnqueueDoesNothingBesideAWrongType(t *testing.T) {
 			if n := rdb.HLen(ctx, s.keys.dead(p, a, event.Webhook)).Val(); n != 1 {
 				t.Errorf("%d dead letters, want the one", n)
 			}
-			if _, err := s.Enqueue(ctx, 0, news, 0); err != nil {
-				t.Fatal(err)
-			}
+			enqueued(t, s, news)
 			l, err := s.Ledger(ctx, []string{a, b})
 			if err != nil {
 				t.Fatal(err)
@@ -382,17 +380,13 @@ func TestClaimTakesNothingThatItCannotReturn(t *testing.T) {
 	a, _ := twins(t, s)
 	now := s.Now()
 	list := []Target{{Org: a, Channel: event.Webhook, ORCID: testID(t, 1), Type: event.Updated, At: now, Due: now, Entry: "1-1"}}
-	if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
-		t.Fatal(err)
-	}
+	enqueued(t, s, list)
 	key := s.keys.ready(orgPartition(a))
 	mend := breakKey(t, rdb, key)
 	_, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour)
 	wantWrongType(t, err, key)
 	mend()
-	if c, err := s.Claim(ctx, a, event.Webhook, 1, time.Hour); err != nil || len(c.Deliveries) != 1 {
-		t.Errorf("claimed %+v when mended: %v", c, err)
-	}
+	takes(t, s, a, event.Webhook, 1)
 }
 
 // TestFinishBesideAWrongType: outcomes that go to Redis together stand each for
@@ -415,18 +409,11 @@ func TestFinishBesideAWrongType(t *testing.T) {
 				}
 				list = append(list, Target{Org: org, Channel: ch, ORCID: testID(t, uint64(i)+1), Type: event.Updated, At: now, Due: now, Entry: "1-1"})
 			}
-			if _, err := s.Enqueue(ctx, 0, list, 0); err != nil {
-				t.Fatal(err)
-			}
+			enqueued(t, s, list)
 			var batch []finishQuery
-			for _, k := range []event.ChannelKey{{Org: b, Channel: event.Webhook}, {Org: a, Channel: event.Webhook}, {Org: b, Channel: event.Email}} {
-				c, err := s.Claim(ctx, k.Org, k.Channel, 2, time.Hour)
-				if err != nil || len(c.Deliveries) == 0 {
-					t.Fatal(c, err)
-				}
-				for _, d := range c.Deliveries {
-					batch = append(batch, finishQuery{d, event.Outcome{Result: event.Delivered, Attempt: event.Attempt{Start: now, Status: 200}}})
-				}
+			flying := slices.Concat(takes(t, s, b, event.Webhook, 1), takes(t, s, a, event.Webhook, 2), takes(t, s, b, event.Email, 1))
+			for _, d := range flying {
+				batch = append(batch, finishQuery{d, event.Outcome{Result: event.Delivered, Attempt: event.Attempt{Start: now, Status: 200}}})
 			}
 			p := orgPartition(a)
 			key := s.keys.channel(p, a, event.Webhook) + name
