@@ -123,6 +123,7 @@ func TestTheHubsCallbacksAreTakenOver(t *testing.T) {
 	w.eventually("ours are made", func() bool {
 		return w.hasOwn(clientMain, a) && w.hasOwn(clientMain, both) && w.hasOwn(clientOther, both) && w.hasOwn(clientMain, w.users[4])
 	})
+	w.settled(4 + 4) // the Hub's live on
 	w.pass(9 * time.Minute)
 	if n := w.requests("delete"); n != deletes {
 		t.Errorf("%d DELETEs within nine minutes", n-deletes)
@@ -149,6 +150,7 @@ func TestTheHubsCallbacksAreTakenOver(t *testing.T) {
 		return p.NoUser == 1 && p.Waiting == 1 && p.Gone == 4
 	})
 	w.eventually("who came later has one of ours", func() bool { return w.hasOwn(clientMain, later) })
+	w.settled(5 + 1)
 	w.pass(15 * time.Minute)
 	w.eventually("the row of who came later is gone", func() bool { return !w.atORCID(10) })
 	if n, m := w.requests("put")-puts, w.requests("delete")-deletes; n != 1 || m != 1 {

@@ -115,6 +115,7 @@ func TestAfterAnOutageEverybodyIsToldAndEveryRegistrationLives(t *testing.T) {
 			w := aged(t, 40)
 			w.simple("uni-a")
 			w.registered(clientMain, w.users...)
+			w.settled(len(w.users))
 			w.pass(2 * time.Hour)
 			edited := w.users[:8]
 			puts := w.requests("put")

@@ -384,7 +384,7 @@ func (c *chaos) allOfIt() {
 func (c *chaos) table(all []fault) string {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "fault\trounds\tacked\tlost\tredis' second\tduplicates\tmost under lease\trecovery median\tmax")
+	fmt.Fprintln(tw, "fault\trounds\tacked\tlost\tredis' second\tduplicates\tmost left leased\trecovery median\tmax")
 	var total tally
 	for _, f := range all {
 		if f.skip != "" {
