@@ -250,10 +250,17 @@ func (c *cutter) serve(from net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			if _, werr := to.Write(buf[:n]); werr != nil {
+			cut := c.look(buf[:n])
+			if cut != nil { // Redis hears it, and nobody its answer
+				c.closeAll()
+			}
+			_, werr := to.Write(buf[:n])
+			if cut != nil {
+				close(cut)
+			}
+			if werr != nil {
 				return
 			}
-			c.look(buf[:n])
 		}
 		if err != nil {
 			return
@@ -261,17 +268,15 @@ func (c *cutter) serve(from net.Conn) {
 	}
 }
 
-func (c *cutter) look(b []byte) {
+// look returns what at returned if b has the text.
+func (c *cutter) look(b []byte) chan struct{} {
 	c.mu.Lock()
-	hit := c.trigger != "" && bytes.Contains(b, []byte(c.trigger))
-	if hit {
-		c.trigger = ""
-		close(c.cut)
+	defer c.mu.Unlock()
+	if c.trigger == "" || !bytes.Contains(b, []byte(c.trigger)) {
+		return nil
 	}
-	c.mu.Unlock()
-	if hit {
-		c.closeAll()
-	}
+	c.trigger = ""
+	return c.cut
 }
 
 // at makes it cut when it sees the text, and returns what is closed then.

@@ -36,8 +36,10 @@ func (w *world) pass(d time.Duration) {
 			step = min(d, 55*time.Second)
 			w.d.app.gaps.Beat()
 		}
-		w.orcid.Advance(step)
+		// Ours first: a ping that comes at once, of a change that has just been
+		// made, would be too early to tell of it, and catch-up tell of it again.
 		w.skip(step)
+		w.orcid.Advance(step)
 		d -= step
 	}
 }
