@@ -134,6 +134,7 @@ func TestMoreAlertsFire(t *testing.T) {
 			w.edit(w.users[:2]...)
 			w.pass(3 * time.Minute)
 		}
+		w.idle() // its first scrape stands for half an hour
 		d := newDrill(w)
 		w.eventually("pings are overdue", func() bool { w.pass(30 * time.Minute); return w.metric("dispatchd_pings_overdue") == 1 })
 		d.scrape(30)

@@ -127,6 +127,7 @@ func TestAfterAnOutageEverybodyIsToldAndEveryRegistrationLives(t *testing.T) {
 				t.Fatalf("ORCID gave up on %d registrations after %d h", len(dead), hours)
 			}
 			w.everyoneTaken("uni-a", edited...)
+			w.noted("uni-a")
 			w.pass(7 * time.Hour)
 			equally(w, "dead registrations", 0, func() int { return len(w.dead(w.users)) })
 			w.pass(15 * time.Minute)

@@ -22,6 +22,7 @@ func TestAMassReindexTellsEveryoneOnce(t *testing.T) {
 	// Not longer than ORCID's pings take: they are fanned out in real time.
 	w.pass(8 * time.Minute)
 	w.everyoneTaken("uni-a", w.users...)
+	w.noted("uni-a")
 	w.pass(25 * time.Hour)
 	w.eventually("a round was made", func() bool { return w.metric("dispatchd_catch_up_rounds_total", whyTimer) >= 1 })
 	for id, n := range w.taken("uni-a") {
