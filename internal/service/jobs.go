@@ -35,7 +35,7 @@ const (
 const (
 	jobBatch   = 1000
 	jobKeepFor = 7 * 24 * time.Hour
-	jobsAtOnce = 4
+	jobsAtOnce = 4 // and as many that mail
 
 	// takeUpEvery is how often jobs that nobody runs are looked for, and how old
 	// one is at least: whoever makes a job saves it before it is queued.
@@ -53,7 +53,7 @@ type runner struct {
 	mu      sync.Mutex
 	queue   []store.Job
 	busy    map[string]bool // by lockOf
-	running int
+	running map[bool]int    // by mails
 	ctx     context.Context // of Run; nil before
 	live    map[string]liveJob
 	// known are the jobs that wait or run here, or are to go on later.
@@ -65,16 +65,23 @@ type runner struct {
 
 func (r *runner) init() {
 	r.busy, r.live, r.known, r.cancelled = map[string]bool{}, map[string]liveJob{}, map[string]bool{}, map[string]bool{}
+	r.running = map[bool]int{}
 }
 
 // lockOf names what a job has for itself while it runs: its organisation,
 // except for mails and an erasure, which bother no organisation's others and may
 // have to wait for long.
 func lockOf(j store.Job) string {
-	if j.Kind == jobNotice || j.Kind == jobErase || j.Kind == jobLink || j.Kind == jobConfirm {
+	if mails(j) || j.Kind == jobErase {
 		return j.ID
 	}
 	return j.Org
+}
+
+// mails reports whether a job does nothing but mail. Such jobs have places of
+// their own: many of them and a mail server that hangs must keep no other work.
+func mails(j store.Job) bool {
+	return j.Kind == jobNotice || j.Kind == jobLink || j.Kind == jobConfirm
 }
 
 // Run takes up unfinished jobs and runs new ones until ctx ends; a job that is
@@ -183,15 +190,15 @@ func (s *Service) nextJobs() {
 	if r.ctx == nil || r.ctx.Err() != nil {
 		return
 	}
-	for i := 0; i < len(r.queue) && r.running < jobsAtOnce; {
+	for i := 0; i < len(r.queue); {
 		j := r.queue[i]
-		if r.busy[lockOf(j)] {
+		if r.running[mails(j)] == jobsAtOnce || r.busy[lockOf(j)] {
 			i++
 			continue
 		}
 		r.queue = slices.Delete(r.queue, i, i+1)
 		r.busy[lockOf(j)] = true
-		r.running++
+		r.running[mails(j)]++
 		life := r.ctx
 		ctx, stop := context.WithCancel(life)
 		live := liveJob{stop, make(chan struct{})}
@@ -200,7 +207,7 @@ func (s *Service) nextJobs() {
 			s.runJob(ctx, life, j)
 			stop()
 			r.mu.Lock()
-			r.running--
+			r.running[mails(j)]--
 			delete(r.busy, lockOf(j))
 			delete(r.live, j.ID)
 			r.mu.Unlock()
