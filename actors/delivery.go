@@ -73,7 +73,6 @@ func (a *orgActor) claim(ch *channel, n int, lease time.Duration) {
 		} else {
 			for range n {
 				s.flying[m.channel].Add(-1)
-				s.flights.end()
 				s.send(self, deliveryDone{run: m.run, channel: m.channel, outcome: event.Outcome{Result: event.Released}})
 			}
 		}
@@ -153,7 +152,6 @@ func (f *flight) start() {
 			f.seat.failed()
 		}
 		s.send(self, m)
-		s.flights.end()
 	})
 }
 

@@ -36,8 +36,10 @@ func holdEffect(h event.Hold, until time.Time, reason string) effect {
 
 func noticeEffect(f func()) effect { return effect{name: "notice", notice: f} }
 
-// effect queues one and starts it when it is the first.
+// effect queues one and starts it when it is the first. Each is a flight: who
+// was suspended by the last outcome before a stop is told of it, too.
 func (a *orgActor) effect(ch *channel, e effect) {
+	a.sys.flights.add(1)
 	ch.effects = append(ch.effects, e)
 	if len(ch.effects) == 1 {
 		a.runEffect(ch)
@@ -71,6 +73,7 @@ func (a *orgActor) runEffect(ch *channel) {
 }
 
 func (a *orgActor) effectDone(m effectDone) {
+	defer a.sys.flights.end()
 	if m.run != a.run {
 		return
 	}

@@ -7,8 +7,8 @@ import (
 )
 
 // flights counts what must be brought to an end before the actors may go:
-// claims, deliveries and requests to ORCID with their notes. The zero value is
-// ready.
+// claims, deliveries with what is decided by them, and requests to ORCID with
+// their notes. The zero value is ready.
 type flights struct {
 	mu     sync.Mutex
 	n      int
@@ -27,7 +27,8 @@ func (f *flights) begin() bool {
 	return true
 }
 
-// add starts more; only who has one under way may call it, so it is not refused.
+// add starts more; it is not refused, so Stop waits for them only if whoever
+// calls it has one under way.
 func (f *flights) add(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -146,7 +146,6 @@ func (f *digestFlight) start() {
 			f.seat.failed()
 		}
 		s.send(self, m)
-		s.flights.end()
 	})
 }
 

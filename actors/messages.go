@@ -117,14 +117,15 @@ type (
 		err     error
 	}
 	// deliveryDone: goroutine → orgActor; one for each delivery. The outcome is
-	// already written (or cannot be, then next is the end of the lease).
+	// already written (or cannot be, then next is the end of the lease). The actor
+	// ends its flight: Stop waits for what it decides, too.
 	deliveryDone struct {
 		run     uint64
 		channel int
 		outcome event.Outcome
 		next    time.Time
 	}
-	// effectDone: goroutine → orgActor; one for each effect.
+	// effectDone: goroutine → orgActor; one for each effect, whose flight it ends.
 	effectDone struct {
 		run     uint64
 		channel int

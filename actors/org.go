@@ -122,6 +122,10 @@ func (a *orgActor) end() {
 	}
 	for _, ch := range a.channels {
 		ch.seat.close()
+		for range len(ch.effects) - 1 { // the first says itself that it is done
+			a.sys.flights.end()
+		}
+		ch.effects = nil
 	}
 }
 
@@ -351,6 +355,7 @@ func (a *orgActor) claimed(m claimed) {
 }
 
 func (a *orgActor) deliveryDone(m deliveryDone) {
+	defer a.sys.flights.end()
 	if m.run != a.run {
 		return
 	}

@@ -390,6 +390,29 @@ func closedAnswer() chan struct{} {
 	return c
 }
 
+// TestStopWritesWhatTheLastOutcomeDecided: nobody is told of a suspension whose
+// hold is in Redis already when the next process starts.
+func TestStopWritesWhatTheLastOutcomeDecided(t *testing.T) {
+	bubble(t, func(b *bundle) {
+		b.start(deliverFunc(func(ctx context.Context, _ *org.Organisation, _ event.Delivery, _ event.Affiliation) event.Outcome {
+			pause(ctx, time.Second)
+			return event.Outcome{
+				Result: event.Released, RetryAt: time.Now().Add(time.Minute), Suspend: "410", TimedOut: true,
+				HoldUntil: time.Now().Add(time.Hour),
+			}
+		}))
+		b.news(hook, 1, 1)
+		sleep(500 * time.Millisecond)
+		b.stop()
+		b.slots.mu.Lock()
+		holds := len(b.slots.channel(hook).holds)
+		b.slots.mu.Unlock()
+		if got := b.notices.list(); holds != 2 || len(got) != 1 {
+			b.Errorf("%d holds, notices %q", holds, got)
+		}
+	})
+}
+
 // TestStopDuringABurstOfHints stops while registries are spawning: a child that
 // was spawned after the others were told to stop would hang it for ever.
 func TestStopDuringABurstOfHints(t *testing.T) {
