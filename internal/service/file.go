@@ -14,6 +14,10 @@ import (
 // the configuration file any more.
 const vanished = "it vanished from the configuration file"
 
+// before stands between that and why the channel was suspended already, which
+// holds again when the organisation is back.
+const before = "; suspended before that: "
+
 // ApplyFile makes the organisations of the configuration file so, and says what
 // changed. Everything is checked before anything is changed. An organisation
 // that vanished from the file is suspended, never removed; one that comes back
@@ -82,7 +86,13 @@ func (s *Service) ApplyFile(ctx context.Context, by By, list []org.Organisation)
 		}
 		s.o.Directory.Put(gone)
 		for _, ch := range event.Channels {
-			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, vanished); err != nil {
+			reason := vanished
+			if was, err := s.suspended(ctx, o.ID, ch); err != nil {
+				return changes, err
+			} else if was != "" {
+				reason += before + was
+			}
+			if _, err := s.o.Store.SetHold(ctx, o.ID, ch, event.HoldSuspend, event.Forever, reason); err != nil {
 				return changes, Explain("suspend an organisation", err)
 			}
 		}
@@ -113,18 +123,42 @@ func isSuspended(o *org.Organisation, reason string) bool {
 	return slices.ContainsFunc(o.Suspensions, func(x org.Suspension) bool { return x.Reason == reason })
 }
 
+// suspended returns why a channel is suspended; empty when it is not.
+func (s *Service) suspended(ctx context.Context, id string, ch event.Channel) (string, error) {
+	states, err := s.o.Store.Channels(ctx, []event.ChannelKey{{Org: id, Channel: ch}})
+	if err != nil {
+		return "", Explain("look at the suspensions", err)
+	}
+	return states[0].Holds[event.HoldSuspend].Reason, nil
+}
+
 // endVanished lets an organisation that is back in the file go on.
 func (s *Service) endVanished(ctx context.Context, by By, o *org.Organisation, changes *[]string) error {
 	if !isSuspended(o, vanished) {
 		return nil
 	}
-	kept := o.Suspensions[:0:0]
+	kept, how := o.Suspensions[:0:0], "goes on"
 	for _, x := range o.Suspensions {
 		if x.Reason != vanished {
 			kept = append(kept, x)
 			continue
 		}
-		next, err := s.o.Store.SetHold(ctx, o.ID, x.Channel, event.HoldSuspend, timeZero, "")
+		was, err := s.suspended(ctx, o.ID, x.Channel)
+		if err != nil {
+			return err
+		}
+		rest, ours := strings.CutPrefix(was, vanished)
+		if was != "" && was != vanished {
+			how = "still suspended"
+		}
+		if !ours {
+			continue // resumed by a person, or suspended by the receiver since
+		}
+		until := timeZero
+		if rest = strings.TrimPrefix(rest, before); rest != "" {
+			until = event.Forever
+		}
+		next, err := s.o.Store.SetHold(ctx, o.ID, x.Channel, event.HoldSuspend, until, rest)
 		if err != nil {
 			return Explain("end a suspension", err)
 		}
@@ -134,6 +168,6 @@ func (s *Service) endVanished(ctx context.Context, by By, o *org.Organisation, c
 	}
 	o.Suspensions = kept
 	s.audit(by, "suspension ended", "org", o.ID)
-	*changes = append(*changes, o.ID+": back in the file, goes on")
+	*changes = append(*changes, o.ID+": back in the file, "+how)
 	return nil
 }

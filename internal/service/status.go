@@ -93,6 +93,9 @@ func (s *Service) channels(ctx context.Context, list []*org.Organisation) ([]Cha
 			if !hv.Until.Before(event.Forever) {
 				hv.Until = timeZero
 			}
+			if since := st.Breaker.HeldSince; h == event.HoldBreaker && !since.IsZero() {
+				hv.Since = since // each probe that fails begins a new hold
+			}
 			out[i].Holds = append(out[i].Holds, hv)
 		}
 	}
