@@ -134,6 +134,10 @@ func TestBadUsageIsExitTwo(t *testing.T) {
 		{"delivery", "purge", "a", "", "--yes"}, // of a script whose variable is empty
 		{"delivery", "purge", "a", "--since", "", "--yes"},
 		{"delivery", "replay", "a", ""},
+		{"delivery", "log", ""},
+		{"org", "remove", "", "--yes"},
+		{"user", "import", os.DevNull, "--org", ""},
+		{"job", "show", "."},
 		{"org", "remove", "a"},
 		{"status", "--admin", "ftp://x"},
 		{"status", "--admin", "http://user:password@x"},

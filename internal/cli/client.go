@@ -120,6 +120,13 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 
 // send sends a request. Its error says what to do when nobody answers.
 func (c *client) send(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
+	// Of a script whose variable is empty; a server would take it for another path.
+	where, _, _ := strings.Cut(path, "?")
+	for name := range strings.SplitSeq(strings.TrimPrefix(where, "/"), "/") {
+		if name == "" || name == "." || name == ".." {
+			return nil, usage("%q names nothing: an argument is empty or made of dots", name)
+		}
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
