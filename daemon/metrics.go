@@ -73,7 +73,7 @@ type stateCollector struct {
 	store *store.Store
 	svc   *service.Service
 
-	log, pending, oldest, dead, held, users, difference *prometheus.Desc
+	log, pending, oldest, dead, held, users, ledger, difference *prometheus.Desc
 }
 
 func newStateCollector(st *store.Store, svc *service.Service) *stateCollector {
@@ -88,13 +88,14 @@ func newStateCollector(st *store.Store, svc *service.Service) *stateCollector {
 		dead:       desc("dead_letters", "Dead letters kept."),
 		held:       desc("channels_held", "Channels of organisations that wait, by reason.", "reason"),
 		users:      desc("users", "Researchers known."),
+		ledger:     desc("ledger_total", "News, and what became of it, by the ledger; it goes on over restarts.", "what"),
 		difference: desc("ledger_difference", "Equations of the ledger that do not hold; 0 when the books balance."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.log, c.pending, c.oldest, c.dead, c.held, c.users, c.difference} {
+	for _, d := range []*prometheus.Desc{c.log, c.pending, c.oldest, c.dead, c.held, c.users, c.ledger, c.difference} {
 		ch <- d
 	}
 }
@@ -136,5 +137,11 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	if l, err := c.svc.Ledger(ctx); err == nil {
 		gauge(c.difference, float64(len(l.Differences)))
+		for what, n := range map[string]int64{
+			"opened": l.Opened, "coalesced": l.Coalesced, "requeued": l.Requeued, "replayed": l.Replayed, "delivered": l.Delivered,
+			"superseded": l.Superseded, "cancelled": l.Cancelled, "purged": l.Purged, "dropped": l.Dropped, "died": l.Died,
+		} {
+			out <- prometheus.MustNewConstMetric(c.ledger, prometheus.CounterValue, float64(n), what)
+		}
 	}
 }

@@ -21,7 +21,7 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 		"slot_oldest_age_seconds": "", "delivery_attempts_total": "channel result", "delivery_duration_seconds": "channel",
 		"delivery_latency_seconds": "", "dead_letters": "", "channels_held": "reason", "registrations": "kind state",
 		"orcid_requests_total": "operation status", "orcid_permit_wait_seconds": "", "redis_duration_seconds": "call result",
-		"ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion revision version",
+		"ledger_total": "what", "ledger_difference": "", "panics_total": "component", "config_last_reload_successful": "", "build_info": "goversion revision version",
 	}
 	w := newWorld(t, setting{users: 5, look: 10 * time.Millisecond})
 	w.simple("uni-a")
@@ -72,6 +72,9 @@ func TestEveryPromisedMetricIsThere(t *testing.T) {
 		if got := w.metric(name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
+	}
+	if got := w.metric("dispatchd_ledger_total", "delivered"); got != 5 {
+		t.Errorf("the ledger's metric has %v delivered, want 5", got)
 	}
 	for _, state := range []string{"wanted", "alive"} {
 		equally(w, "registrations that are "+state, 5, func() float64 { return w.metric("dispatchd_registrations", state) })
