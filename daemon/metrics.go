@@ -122,6 +122,9 @@ func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 		now, oldest := c.store.Now(), time.Duration(0)
 		for _, o := range list {
 			for _, chn := range o.Channels {
+				if !chn.Enabled {
+					continue // holds stay when a channel is disabled, and nothing waits for them
+				}
 				for _, h := range chn.Holds {
 					held[h.Hold]++
 				}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dispatchd/internal/service"
 )
 
 // Every metric that DESIGN §6 names is there from the start, with its labels
@@ -111,4 +113,19 @@ func TestEveryPartThatMayPanicIsThereBefore(t *testing.T) {
 	if found < 10 {
 		t.Errorf("only %d places count panics", found)
 	}
+}
+
+// A person who disables an organisation for good has acted: what once suspended
+// it must not be alerted for ever.
+func TestADisabledChannelIsNotHeld(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{users: 1})
+	w.simple("uni-a")
+	by, svc := service.By{Who: "test"}, w.d.app.service
+	w.must(svc.Pause(t.Context(), by, "uni-a", "", "gone"))
+	held := func() float64 { return w.metric("dispatchd_channels_held", "pause") }
+	equally(w, "channels held while the webhook is enabled and e-mail is not", 1, held)
+	_, err := svc.Disable(t.Context(), by, "uni-a", "")
+	w.must(err)
+	equally(w, "channels held while both are disabled", 0, held)
 }
