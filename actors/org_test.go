@@ -418,12 +418,14 @@ func TestStopWritesWhatTheLastOutcomeDecided(t *testing.T) {
 func TestStopDuringABurstOfHints(t *testing.T) {
 	t.Parallel()
 	for range 30 {
-		b := newBundle(t)
-		b.start(deliverFunc(delivered))
-		for i := range 200 {
-			b.sys.HintUser(id(uint64(i+1)), true)
-			b.sys.HintChannel(event.ChannelKey{Org: fmt.Sprint("org-", i), Channel: event.Webhook}, time.Time{})
-		}
-		b.stop()
+		t.Run("", func(t *testing.T) {
+			bubble(t, func(b *bundle) { // which stops at its end
+				b.start(deliverFunc(delivered))
+				for i := range 200 {
+					b.sys.HintUser(id(uint64(i+1)), true)
+					b.sys.HintChannel(event.ChannelKey{Org: fmt.Sprint("org-", i), Channel: event.Webhook}, time.Time{})
+				}
+			})
+		})
 	}
 }
