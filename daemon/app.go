@@ -344,8 +344,13 @@ func (a *app) shutdown() error {
 		var cut context.CancelFunc
 		grace, cut = context.WithTimeout(ctx, time.Second)
 		defer cut()
+		a.attached.letGo()
 	}
 	err := a.attached.stop(grace)
+	if away {
+		// What waits for Redis may wait for seconds: pings are taken meanwhile.
+		err = errors.Join(err, a.attached.stopLate(ctx))
+	}
 	if err != nil && away {
 		// What waits for a Redis that is away ends with its own time limit. It is
 		// due again, so nothing failed.

@@ -315,6 +315,15 @@ func (at *attachment) stop(ctx context.Context) error {
 	return nil
 }
 
+// letGo tells the rest to begin nothing more, without waiting for it.
+func (at *attachment) letGo() {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.started {
+		at.cancel()
+	}
+}
+
 // stopLate ends the rest, after the last ping was taken.
 func (at *attachment) stopLate(context.Context) error {
 	at.mu.Lock()

@@ -77,6 +77,48 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestStopWhileRedisIsFrozen: what waits for Redis waits before the callback listener closes, so that
+// pings are taken until the last moment.
+func TestStopWhileRedisIsFrozen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setting{orgs: []string{"uni-a"}, users: 20})
+	w.must(w.redis.Freeze())
+	defer func() { w.must(w.redis.Thaw()) }()
+	w.must(w.pingAll())
+	stop := make(chan struct{})
+	var last time.Time
+	var pinging sync.WaitGroup
+	pinging.Go(func() {
+		for u := 0; ; u = (u + 1) % len(w.users) {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			began := time.Now()
+			switch status, err := w.ping(u); {
+			case err != nil: // it may not listen any more
+			case status != http.StatusNoContent:
+				t.Errorf("a ping while the daemon stops: %d", status)
+			default:
+				last = began
+			}
+		}
+	})
+	took, err := w.daemon.term(stopLimit)
+	ended := time.Now()
+	close(stop)
+	pinging.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gap := ended.Sub(last)
+	t.Logf("ended %s after SIGTERM, %s after the last ping that it took", took.Round(10*time.Millisecond), gap.Round(10*time.Millisecond))
+	if gap > time.Second {
+		t.Errorf("no ping was taken in the last %s of %s", gap, took)
+	}
+}
+
 // TestKilledInFlight: what was in flight when the daemon was killed is due when
 // the next one is there, long before its lease ends.
 func TestKilledInFlight(t *testing.T) {
