@@ -33,7 +33,8 @@ type mode struct {
 
 	mu     sync.Mutex
 	state  State
-	warned time.Time // when trouble was last logged
+	warned time.Time // when it was last logged that pings go to the spool
+	denied time.Time // when it was last logged that they are refused
 	quiet  bool      // this trouble was not logged, so its end is not either
 }
 
@@ -64,12 +65,18 @@ func (m *mode) set(to Mode, why error, now time.Time) {
 			m.logger.Info("pings go to redis again", "was", string(was.Mode), "for", now.Sub(was.Since))
 		}
 	case ToSpool:
-		if m.quiet = now.Sub(m.warned) < quietFor; !m.quiet {
-			m.warned = now
+		switch {
+		case now.Sub(m.warned) >= quietFor:
+			m.warned, m.quiet = now, false
 			m.logger.Warn("redis cannot be used; pings go to the local spool", "err", why)
+		case was.Mode != Refusing: // which is the same trouble
+			m.quiet = true
 		}
 	case Refusing:
-		m.quiet = false // never kept quiet: pings are refused
-		m.logger.Error("pings are refused with 429: neither redis nor the spool takes them", "err", why)
+		// On a full disk now and then a ping finds room, and the next one none.
+		if now.Sub(m.denied) >= quietFor {
+			m.denied, m.quiet = now, false
+			m.logger.Error("pings are refused with 429: neither redis nor the spool takes them", "err", why)
+		}
 	}
 }

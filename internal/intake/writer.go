@@ -205,7 +205,7 @@ func (w *writer) commit(pings []event.Ping) outcome {
 			return inLog
 		}
 	}
-	w.mode.set(Refusing, errors.Join(why, spoolErr), w.o.Now())
+	w.mode.set(Refusing, fmt.Errorf("%w; %w", why, spoolErr), w.o.Now())
 	return nowhere
 }
 

@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -84,6 +85,11 @@ func answer(group []*op, err error) {
 func (s *Spool) update(group []*op) (err error) {
 	if err := s.failed(); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(group, func(o *op) bool { return len(o.pings) > 0 }) {
+		if err := s.missing(); err != nil {
+			return fmt.Errorf("write spool %s: %w", s.path, err)
+		}
 	}
 	defer s.guardFault(&err)()
 	var stats Stats

@@ -186,3 +186,35 @@ func TestOpenSaysWhatIsWrongWithThePath(t *testing.T) {
 		t.Errorf("a newer format: %v", err)
 	}
 }
+
+// TestARemovedFileTakesNoPings: what would be put into a file that has no name
+// any more would be gone with the process. What waits in it can be drained.
+func TestARemovedFileTakesNoPings(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "spool.db")
+	s := mustOpen(t, path)
+	mustPut(t, s, pings(0, 3)...)
+	refused := func() {
+		t.Helper()
+		if err := s.Put(t.Context(), pings(3, 4)); err == nil || !strings.Contains(err.Error(), "removed or exchanged") {
+			t.Errorf("a ping for a file that is not there: %v", err)
+		}
+	}
+	away := path + ".away"
+	if err := os.Rename(path, away); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	if err := os.WriteFile(path, whole(t, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	mustDone(t, s, mustNext(t, s, 2))
+	if err := os.Rename(away, path); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, s, pings(3, 4)...)
+	if n := s.Len(); n != 2 {
+		t.Errorf("%d pings wait, want 2", n)
+	}
+}

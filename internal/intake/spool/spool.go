@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -26,6 +28,8 @@ var ErrClosed = errors.New("spool is closed")
 // ErrDamaged says that the file is not a whole spool. The daemon never
 // replaces such a file: it may hold pings that were acknowledged.
 var ErrDamaged = errors.New("spool file is damaged")
+
+var errMissing = errors.New("the file was removed or exchanged; put it back, or restart dispatchd once no ping waits")
 
 // Options are what a spool needs beside its file.
 type Options struct {
@@ -57,6 +61,7 @@ type Item struct {
 // Spool is the open spool. It is safe for concurrent use.
 type Spool struct {
 	path   string
+	file   fs.FileInfo // which one was opened at path
 	db     *bolt.DB
 	logger *slog.Logger
 
@@ -89,6 +94,10 @@ func Open(path string, o Options) (*Spool, error) {
 		return nil, err
 	}
 	s.db = db
+	if s.file, err = os.Stat(path); err != nil {
+		_ = db.Close() // the other error tells more
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
 	s.stats.Store(&stats)
 	if err := register(o.Registerer, s); err != nil {
 		_ = db.Close() // the other error tells more
@@ -230,6 +239,16 @@ func (s *Spool) wake() {
 	case s.put <- struct{}{}:
 	default:
 	}
+}
+
+// missing returns an error when the file is not at its path any more: what is
+// put into it then is gone with the process. What it holds can be drained.
+func (s *Spool) missing() error {
+	now, err := os.Stat(s.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, s.file) {
+		return errMissing
+	}
+	return nil // what cannot be looked at may be there
 }
 
 // failed returns why the spool does not work any more, or nil.
