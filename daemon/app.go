@@ -78,6 +78,7 @@ type app struct {
 	reloading    sync.Mutex
 	reloadFailed atomic.Bool // the last reload did
 	stopping     atomic.Bool
+	fenced       atomic.Bool // another daemon works with our Redis
 	told         herald
 	attached     attachment
 	began        time.Time
@@ -201,7 +202,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 		Username: c.Redis.Username, Password: c.Redis.Password, CAFile: c.Redis.CAFile, Prefix: c.Redis.Prefix,
 		Embedded: c.Embedded(), Strict: c.Redis.Strict, AllowVolatile: c.Redis.AllowVolatile, DataDir: a.stateDir,
 		DeadLetters: c.Delivery.DeadLetters, AttemptLog: c.Delivery.AttemptLog,
-		OnAppended: a.wakeFanout, OnForgot: a.forgot, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
+		OnAppended: a.wakeFanout, OnForgot: a.forgot, OnFenced: a.fence, Box: box, Logger: a.log, Registerer: a.reg, Now: a.o.now,
 	})
 	if err != nil {
 		return fmt.Errorf("prepare redis: %w", err)
@@ -222,6 +223,15 @@ func (a *app) forgot(reason string) {
 	a.attached.setProblem("Redis forgot: " + reason)
 	a.log.Error("REDIS FORGOT: fan-out, deliveries and every DELETE at ORCID have stopped; pings go to the spool; "+
 		"restore Redis, or run `dispatchd recover --accept-loss`", "reason", reason)
+}
+
+// fence is called once when another daemon works with this Redis as ours: one
+// that was started with a copy of data_dir.
+func (a *app) fence() {
+	a.fenced.Store(true)
+	a.attached.setProblem("another dispatchd has taken this Redis over")
+	a.log.Error("ANOTHER DISPATCHD HAS TAKEN THIS REDIS OVER: this one delivers, registers and unregisters nothing until it is restarted; " +
+		"stop the other one first (it has a copy of this data_dir)")
 }
 
 func (a *app) setService() error {

@@ -107,6 +107,8 @@ func (a *app) statusWords(ctx context.Context) string {
 		return intakeWords(st)
 	case a.store.Guard().Forgot():
 		return "Redis forgot: pings go to the spool; run: dispatchd recover --accept-loss"
+	case a.fenced.Load():
+		return problem + ": stop one of the two, then restart this one"
 	case problem != "":
 		return problem + ": pings go to the spool"
 	case a.reloadFailed.Load():

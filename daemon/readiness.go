@@ -93,6 +93,11 @@ func (a *app) degraded() []service.Problem {
 			What: problem, Since: since, Cost: "nothing is delivered, registered or unregistered; pings go to the spool",
 			Do: "restore Redis from its backup, or: dispatchd recover --accept-loss",
 		})
+	case a.fenced.Load():
+		out = append(out, service.Problem{
+			What: problem, Since: since, Cost: "this one delivers, registers and unregisters nothing; pings are taken",
+			Do: "stop the other one, which has a copy of this data_dir, then: systemctl restart dispatchd",
+		})
 	case problem != "":
 		out = append(out, service.Problem{What: problem, Since: since, Cost: "nothing is delivered; pings go to the spool", Do: "systemctl status redis-server"})
 	}

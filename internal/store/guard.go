@@ -329,6 +329,7 @@ func (s *Store) Keep(ctx context.Context) {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	var written time.Time
+	fenced := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -336,6 +337,10 @@ func (s *Store) Keep(ctx context.Context) {
 		case <-beat.C:
 		}
 		if err := s.Beat(ctx); err != nil {
+			if errors.Is(err, ErrFenced) && !fenced {
+				fenced = true
+				s.onFenced()
+			}
 			continue // the callers of real work meet the same and tell
 		}
 		if time.Since(written) < beatFileEvery {

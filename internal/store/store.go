@@ -58,7 +58,10 @@ type Options struct {
 	OnAppended func(lane int)
 	// OnForgot is called once when Redis turns out to have forgotten; it must
 	// not block.
-	OnForgot   func(reason string)
+	OnForgot func(reason string)
+	// OnFenced is called once by Keep when another dispatchd has taken this
+	// Redis over, which only a restart ends; nil means nothing. It must not block.
+	OnFenced   func()
 	Box        *secret.Box
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -86,6 +89,7 @@ type Store struct {
 	warnings []string
 
 	onAppended func(lane int)
+	onFenced   func()
 
 	deadLetters, attemptLog int
 	recent                  recent
@@ -120,12 +124,16 @@ func New(o Options) (*Store, error) {
 		volatile: o.AllowVolatile,
 
 		onAppended: o.OnAppended,
+		onFenced:   o.OnFenced,
 
 		deadLetters: orDefault(o.DeadLetters, 100_000),
 		attemptLog:  orDefault(o.AttemptLog, 1000),
 	}
 	if s.onAppended == nil {
 		s.onAppended = func(int) {}
+	}
+	if s.onFenced == nil {
+		s.onFenced = func() {}
 	}
 	if s.timeout <= 0 {
 		s.timeout = 5 * time.Second
