@@ -124,6 +124,9 @@ func awayWords(err error) string {
 			return "Redis refuses us (" + word + "): redis.username or redis.password_file is wrong"
 		}
 	}
+	if said := store.NotNow(err); said != "" {
+		return "Redis refuses work: " + said
+	}
 	return "Redis does not answer"
 }
 

@@ -156,6 +156,12 @@ func unread(err error) Problem {
 	if errors.As(err, &own) && own.Err != nil {
 		err = own.Err
 	}
+	if said := store.NotNow(err); said != "" {
+		return Problem{
+			What: "Redis refuses work, so the state of the queues is unknown: " + said,
+			Cost: "deliveries wait; pings are kept in the spool", Do: "redis-cli info: is its memory or disk full, is it loading or a replica?",
+		}
+	}
 	if absent(err) {
 		return Problem{What: "Redis does not answer: the state of the queues is unknown", Cost: "deliveries wait; pings are kept in the spool", Do: "systemctl status redis-server"}
 	}

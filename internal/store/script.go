@@ -278,6 +278,18 @@ var awayWords = map[string]bool{
 	"BUSY": true, "MISCONF": true, "NOREPLICAS": true, "UNKILLABLE": true,
 }
 
+// NotNow returns what a Redis said that answers and refuses work for now (no
+// memory, a full disk, still loading, a replica); empty when err says that it
+// did not answer, or something else.
+func NotNow(err error) string {
+	_, text, _ := strings.Cut(err.Error(), ErrAway.Error()+": ")
+	text, _, _ = strings.Cut(text, "\n") // several calls may have met the same
+	if word, _, _ := strings.Cut(text, " "); !awayWords[word] {
+		return ""
+	}
+	return text
+}
+
 // ints reads an answer that is an array of integers.
 func (c *call) ints(want int) ([]int64, error) {
 	if c.err != nil {
