@@ -142,6 +142,9 @@ func (s *Service) takeUp(ctx context.Context) {
 		if j.State != jobRunning || before[j.ID] || now.Sub(j.Created) < takeUpEvery {
 			continue
 		}
+		if s.jobs.isCancelled(j.ID) {
+			continue // which is about to be noted
+		}
 		// Saved first: it fails when another daemon has the jobs now.
 		if err := s.saveCursor(ctx, &j); err != nil {
 			return
@@ -169,6 +172,12 @@ func (s *Service) unfinished(ctx context.Context) ([]store.Job, error) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+func (r *runner) isCancelled(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancelled[id]
 }
 
 // startJob queues a job that is already durable.

@@ -68,6 +68,25 @@ func TestAJobThatNobodyRunsIsTakenUp(t *testing.T) {
 	}
 }
 
+// TestAJobThatIsBeingCancelledIsNotTakenUp: noting that it goes on would undo
+// that it was cancelled.
+func TestAJobThatIsBeingCancelledIsNotTakenUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.uniA(t)
+	b.live(t)
+	was := b.lost(t, jobLook, 2*time.Minute)
+	was, err := b.svc.Job(t.Context(), was.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.svc.jobs.cancel(was.ID) // and before that is noted
+	b.svc.takeUp(t.Context())
+	if now, err := b.svc.Job(t.Context(), was.ID); err != nil || !now.Updated.Equal(was.Updated) {
+		t.Errorf("noted %s, was %s: %v", now.Updated, was.Updated, err)
+	}
+}
+
 func TestALostRemovalTakesNobodyWhoComesAnew(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
