@@ -222,7 +222,7 @@ func (a *app) setStore(c *config.Config, box *secret.Box) error {
 func (a *app) forgot(reason string) {
 	a.attached.setProblem("Redis forgot: " + reason)
 	a.log.Error("REDIS FORGOT: fan-out, deliveries and every DELETE at ORCID have stopped; pings go to the spool; "+
-		"restore Redis, or run `dispatchd recover --accept-loss`", "reason", reason)
+		"put the right Redis back and restart dispatchd, or restore its backup and run `dispatchd recover --accept-loss`", "reason", reason)
 }
 
 // fence is called once when another daemon works with this Redis as ours: one

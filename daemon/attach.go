@@ -101,7 +101,7 @@ func (a *app) attachLoop(ctx context.Context) error {
 				said = err.Error()
 				a.log.Error("redis cannot be used yet", "err", err)
 			}
-			a.attached.setProblem(err.Error())
+			a.attached.setProblem(unusableWords(err))
 		}
 		if first {
 			a.tellReady(ctx) // the spool takes the pings
@@ -114,6 +114,15 @@ func (a *app) attachLoop(ctx context.Context) error {
 		}
 		wait = min(2*wait, 2*time.Second)
 	}
+}
+
+// unusableWords says what is wrong with a Redis that answers. What status shows
+// is for the operator, who gets the cause and not the words for everybody.
+func unusableWords(err error) string {
+	if own := new(service.Error); errors.As(err, &own) && own.Code == service.CodeInternal && own.Err != nil {
+		err = own.Err
+	}
+	return err.Error()
 }
 
 // awayWords says why Redis is away, as far as a person can do something else

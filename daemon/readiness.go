@@ -91,7 +91,7 @@ func (a *app) degraded() []service.Problem {
 	case a.store.Guard().Forgot():
 		out = append(out, service.Problem{
 			What: problem, Since: since, Cost: "nothing is delivered, registered or unregistered; pings go to the spool",
-			Do: "restore Redis from its backup, or: dispatchd recover --accept-loss",
+			Do: "put the right Redis back and restart dispatchd; is it lost, restore its backup, then: dispatchd recover --accept-loss",
 		})
 	case a.fenced.Load():
 		out = append(out, service.Problem{

@@ -82,6 +82,7 @@ func (receiver) Test(_ context.Context, o *org.Organisation) service.TestAnswer 
 type bundle struct {
 	*testing.T
 	store *store.Store
+	redis *redistest.Server
 	svc   *service.Service
 	addr  string
 	sock  string
@@ -116,7 +117,8 @@ func setup(t *testing.T) *bundle {
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	b.must(err)
 	log := slog.New(slog.DiscardHandler)
-	b.store, err = store.New(store.Options{URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: log, Now: b.now})
+	b.redis = redistest.Start(t)
+	b.store, err = store.New(store.Options{URL: b.redis.URL(), DataDir: t.TempDir(), Box: box, Logger: log, Now: b.now})
 	b.must(err)
 	t.Cleanup(func() { b.store.Close() })
 	b.must(b.store.Attach(context.Background()))

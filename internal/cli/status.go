@@ -26,9 +26,12 @@ func (*statusCmd) Run(s *session) error {
 
 func (s *session) showStatus(st service.Status) {
 	s.showProblems(st)
-	s.printf("\nOrganisations %s · users %s · waiting %s · dead letters %s\n",
-		number(st.Organisations), number(st.Users), number(st.Pending), number(st.Dead))
-	s.printf("Intake log %s entries · spool %s pings", number(st.Log), number(st.Spool.Waiting))
+	users, waiting, dead, log, rows := number(st.Users), number(st.Pending), number(st.Dead), number(st.Log)+" entries", states(st.Registrations, st.Actors.Paused)
+	if st.Unknown {
+		users, waiting, dead, log, rows = "unknown", "unknown", "unknown", "unknown", "unknown"
+	}
+	s.printf("\nOrganisations %s · users %s · waiting %s · dead letters %s\n", number(st.Organisations), users, waiting, dead)
+	s.printf("Intake log %s · spool %s pings", log, number(st.Spool.Waiting))
 	if !st.Spool.Oldest.IsZero() {
 		s.printf(" (oldest %s)", age(st.Time, st.Spool.Oldest))
 	}
@@ -38,7 +41,7 @@ func (s *session) showStatus(st service.Status) {
 		flying = append(flying, fmt.Sprintf("%s %d", ch, st.Actors.InFlight[ch]))
 	}
 	s.printf("In flight: %s\n", strings.Join(flying, ", "))
-	s.printf("Registrations: %s\n", states(st.Registrations, st.Actors.Paused))
+	s.printf("Registrations: %s\n", rows)
 	if len(st.Actors.Credentials) > 0 {
 		s.printf("\n")
 		s.credentialTable(st.Time, st.Actors.Credentials)

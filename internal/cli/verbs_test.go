@@ -262,6 +262,8 @@ func TestStatusHealthLedger(t *testing.T) {
 	if out := tr.run("", "status").out; !strings.Contains(out, "… and 2 more, none of them worse: dispatchd org list\n") {
 		t.Errorf("many organisations:\n%s", out)
 	}
+	tr.redis.Kill()
+	tr.do("", "status")
 	tr.compare("status")
 }
 

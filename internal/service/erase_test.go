@@ -310,8 +310,8 @@ func TestStatusTellsDamageFromARedisThatIsDown(t *testing.T) {
 		t.Errorf("the organisation itself: %v", err)
 	}
 	b.redis.Kill()
-	if said := fmt.Sprint(b.svc.Status(ctx).Problems); !strings.Contains(said, "Redis does not answer") {
-		t.Errorf("of a Redis that is down: %s", said)
+	if st := b.svc.Status(ctx); !st.Unknown || !strings.Contains(fmt.Sprint(st.Problems), "Redis does not answer") {
+		t.Errorf("of a Redis that is down: %+v", st)
 	}
 }
 

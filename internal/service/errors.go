@@ -123,7 +123,7 @@ func Explain(doing string, err error) error {
 	case errors.Is(err, store.ErrForgot):
 		return &Error{
 			Code: CodeForgot, What: "Redis is not the one this installation knows (it was emptied, rolled back, or exchanged).",
-			Do: "Restore it, or run `dispatchd recover --accept-loss`.", Err: fmt.Errorf("%s: %w", doing, err),
+			Do: "Put the right one back and restart dispatchd, or restore its backup and run `dispatchd recover --accept-loss`.", Err: fmt.Errorf("%s: %w", doing, err),
 		}
 	case errors.Is(err, store.ErrAway), errors.Is(err, store.ErrFenced):
 		return &Error{

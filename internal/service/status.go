@@ -51,9 +51,12 @@ type HoldView struct {
 
 // Status is the state of the whole daemon, problems first.
 type Status struct {
-	Time          time.Time        `json:"time"`
-	Problems      []Problem        `json:"problems"`
-	Organisations int              `json:"organisations"`
+	Time          time.Time `json:"time"`
+	Problems      []Problem `json:"problems"`
+	Organisations int       `json:"organisations"`
+	// Unknown says that Redis did not answer: what follows but the spool and the
+	// actors is not known.
+	Unknown       bool             `json:"unknown,omitempty"`
 	Users         int64            `json:"users"`
 	Registrations map[string]int64 `json:"registrations"`
 	Log           int64            `json:"intake_log_entries"`
@@ -141,6 +144,7 @@ func (s *Service) Status(ctx context.Context) Status {
 		})
 	}
 	if err := s.fromRedis(ctx, &st); err != nil {
+		st.Unknown = true
 		if errors.Is(err, store.ErrForgot) {
 			return st // Probe.Degraded has said so
 		}

@@ -136,7 +136,10 @@ func registrations(st service.Status) (look.Progress, string) {
 		}
 	}
 	text := strings.Join(parts, ", ")
-	if all == 0 {
+	switch {
+	case st.Unknown:
+		text = "Unknown: only Redis knows."
+	case all == 0:
 		text = "Nobody is registered yet."
 	}
 	if st.Actors.Paused {
