@@ -67,16 +67,3 @@ func TestEveryChannelHasItsOwnName(t *testing.T) {
 		}
 	}
 }
-
-// TestRegistrationsWithoutRedis: that nobody is registered would be a fright.
-func TestRegistrationsWithoutRedis(t *testing.T) {
-	t.Parallel()
-	for want, st := range map[string]service.Status{
-		"Nobody is registered yet.":  {},
-		"Unknown: only Redis knows.": {Unknown: true},
-	} {
-		if _, got := registrations(st); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}

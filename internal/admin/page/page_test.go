@@ -60,6 +60,7 @@ func (receiver) Test(context.Context, *org.Organisation) service.TestAnswer {
 
 type bundle struct {
 	testing.TB
+	redis *redistest.Server
 	store *store.Store
 	svc   *service.Service
 	token atomic.Pointer[secret.Text]
@@ -78,7 +79,8 @@ func setup(t testing.TB) *bundle {
 	box, err := secret.NewBox([]byte(strings.Repeat("m", 32)))
 	b.must(err)
 	log := slog.New(slog.DiscardHandler)
-	b.store, err = store.New(store.Options{URL: redistest.Start(t).URL(), DataDir: t.TempDir(), Box: box, Logger: log})
+	b.redis = redistest.Start(t)
+	b.store, err = store.New(store.Options{URL: b.redis.URL(), DataDir: t.TempDir(), Box: box, Logger: log})
 	b.must(err)
 	t.Cleanup(func() { b.store.Close() })
 	b.must(b.store.Attach(context.Background()))
@@ -459,6 +461,25 @@ func TestFiveHundredOrganisations(t *testing.T) {
 	// Enough of it to be looked at.
 	browsertest.Eval[int](p, `document.querySelectorAll("tbody tr:nth-child(n+31)").forEach(e => e.remove()), 0`)
 	b.shoot(p, "many")
+}
+
+// TestWithoutRedisNothingIsSaidToBeNone: that there is no organisation, or nobody
+// registered, would be a fright.
+func TestWithoutRedisNothingIsSaidToBeNone(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.organisations(1)
+	b.redis.Kill()
+	p := browser.Page(t, browsertest.Look{})
+	p.Open(b.url + "/")
+	p.Fill("#token", b.token.Load().Reveal())
+	p.Press("main form button")
+	text := p.Text("main")
+	if strings.Count(strings.ToLower(text), "unknown") != 8 || strings.Contains(text, "no organisation") || strings.Contains(text, "Nobody") {
+		t.Error(text)
+	}
+	p.Audit()
+	b.shoot(p, "without-redis")
 }
 
 // BenchmarkFiveHundredOrganisations: one operation is the overview.
